@@ -1,0 +1,46 @@
+"""The command `alpharefine`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tracker_ar import __version__
+from tracker_ar.errors import AlphaRefineError
+
+# name -> (module with `configure(parser)` and `run(args) -> int`, one line of help)
+COMMANDS = {
+    "evaluate": ("tracker_ar.evaluate.command", "evaluate a tracker with the VOT toolkit and show the results"),
+    "sequences": ("tracker_ar.evaluate.sequences", "make, link or list the sequences of a workspace"),
+    "checkpoints": ("tracker_ar.checkpoints_command", "list or install checkpoints"),
+    "train": ("tracker_ar.train.command", "train the networks"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status: 0, 1 after an error that was reported, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="alpharefine", description="Precise masks of a tracked target in real time.")
+    parser.add_argument("--version", action="version", version=f"alpharefine {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=summary)
+        if name == asked:  # only the one that runs is imported
+            command = importlib.import_module(module)
+            command.configure(subparser)
+    args = parser.parse_args(arguments)
+    try:
+        return command.run(args)
+    except AlphaRefineError as error:
+        print(f"alpharefine {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"alpharefine {args.command}: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
