@@ -1,0 +1,67 @@
+"""Refining the target's box by gradient ascent on the predicted IoU (ATOM, section 3.2).
+
+The ascent runs in the relative box space of PrDiMP: centre over a reference size, and the logarithm of the size.
+Boxes are x, y, w, h in pixels of the search region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tracker_ar.profiles import BoxRefinementSettings
+
+
+def to_relative(boxes: Tensor, reference_size: Tensor) -> Tensor:
+    """(..., 4) x, y, w, h to (centre x / w0, centre y / h0, log w, log h); reference_size (..., 2) is (w0, h0)."""
+    centers = boxes[..., :2] + 0.5 * boxes[..., 2:]
+    return torch.cat((centers / reference_size, torch.log(boxes[..., 2:])), dim=-1)
+
+
+def from_relative(relative: Tensor, reference_size: Tensor) -> Tensor:
+    """The inverse of `to_relative`."""
+    sizes = torch.exp(relative[..., 2:])
+    return torch.cat((relative[..., :2] * reference_size - 0.5 * sizes, sizes), dim=-1)
+
+
+def jittered_boxes(box: Tensor, noise: Tensor, settings: BoxRefinementSettings) -> Tensor:
+    """The box (4,) followed by one variation of it per row of `noise`, (n, 4) uniform in [0, 1): (1 + n, 4)."""
+    side = torch.sqrt(box[2:].prod())
+    amount = torch.tensor([settings.jitter_position] * 2 + [settings.jitter_size] * 2)
+    offsets = (noise - 0.5) * (side * amount)
+    sizes = (box[2:] + offsets[:, 2:]).clamp(min=box[2:].min() / 3)
+    centers = box[:2] + box[2:] / 2 + offsets[:, :2]
+    return torch.cat((box[None], torch.cat((centers - sizes / 2, sizes), dim=1)))
+
+
+def ascend(
+    predict_iou: Callable[[Tensor], Tensor], boxes: Tensor, settings: BoxRefinementSettings
+) -> tuple[Tensor, Tensor]:
+    """Climb the predicted IoU.
+
+    predict_iou maps boxes (1, n, 4) to (1, n) and is differentiable. Returns the boxes after the last step, (n, 4),
+    and the IoU predicted before it, (n,), as the reference does.
+    """
+    reference_size = boxes[None, :1, 2:]
+    relative = to_relative(boxes[None], reference_size)
+    for _ in range(settings.iterations):
+        with torch.enable_grad():
+            relative = relative.detach().requires_grad_()
+            iou = predict_iou(from_relative(relative, reference_size))
+            (gradient,) = torch.autograd.grad(iou.sum(), relative)
+        relative = relative.detach() + settings.step_length * gradient
+    return from_relative(relative, reference_size)[0], iou.detach()[0]
+
+
+def best_box(boxes: Tensor, iou: Tensor, settings: BoxRefinementSettings) -> Tensor | None:
+    """Mean (4,) of the `top_k` boxes of highest predicted IoU, without those of extreme aspect; None if none is left."""
+    boxes = torch.cat((boxes[:, :2], boxes[:, 2:].clamp(min=1)), dim=1)
+    aspect = boxes[:, 2] / boxes[:, 3]
+    sane = (aspect < settings.maximal_aspect_ratio) & (aspect > 1 / settings.maximal_aspect_ratio)
+    boxes, iou = boxes[sane], iou[sane]
+    if not len(boxes):
+        return None
+    best = torch.topk(iou, min(settings.top_k, len(boxes))).indices
+    return boxes[best].mean(dim=0)

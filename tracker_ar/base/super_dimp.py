@@ -1,0 +1,197 @@
+"""The base tracker SuperDiMP: a target filter learned online (DiMP) and boxes refined by an IoU network (PrDiMP)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracker_ar.base import BaseResult
+from tracker_ar.base.augmentation import augment_first_frame
+from tracker_ar.base.box_refinement import ascend, best_box, jittered_boxes
+from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize
+from tracker_ar.base.memory import SampleMemory
+from tracker_ar.base.randomness import RandomSource
+from tracker_ar.crops import normalize, sample_patch
+from tracker_ar.models.super_dimp import SuperDiMP
+from tracker_ar.profiles import BaseSettings
+
+
+@dataclass
+class TargetState:
+    """Where the target is: position (y, x) and size (height, width), float32, image pixels; scale: image pixels per
+    pixel of the network's input."""
+
+    position: Tensor
+    size: Tensor
+    scale: Tensor
+
+
+class SuperDiMPTracker:
+    """Follows one target. `initialize` once, then `track` each frame; `correct` may move it in between."""
+
+    def __init__(self, network: SuperDiMP, settings: BaseSettings, device: torch.device, seed: int = 0) -> None:
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._settings = settings
+        self._device = device
+        self._seed = seed
+        self._input = torch.full((2,), float(settings.input_size))
+
+    @torch.no_grad()
+    def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
+        """Learn the target. image: (H, W, 3) uint8 RGB; box: (4,) x, y, w, h in pixels, of positive size."""
+        x, y, width, height = torch.as_tensor(np.asarray(box), dtype=torch.float32)
+        self.random = RandomSource(self._seed)
+        self.frame_number = 1
+        size = torch.stack((height, width))
+        position = torch.stack((y + (height - 1) / 2, x + (width - 1) / 2))
+        side = math.sqrt(torch.prod(size * self._settings.search_area_scale).item())
+        scale = side / self._input.prod().sqrt()
+        self.state = TargetState(position, size, scale)
+        self.base_size = size / scale
+        self._image_size = torch.tensor(image.shape[:2], dtype=torch.float32)
+        self._refined_position: Tensor | None = None
+        self._learn_first_frame(image)
+
+    @torch.no_grad()
+    def track(self, image: np.ndarray) -> BaseResult:
+        """Find the target in the next frame, (H, W, 3) uint8 RGB of the first frame's size."""
+        self.frame_number += 1
+        settings, state = self._settings, self.state
+        region = sample_patch(
+            image,
+            self._search_center(),
+            state.scale * self._input,
+            self._input,
+            border_mode=settings.border_mode,
+            max_scale_change=settings.max_scale_change,
+        )
+        backbone = self._network.extract_backbone(normalize(region.patch).to(self._device))
+        features = self._network.classification_features(backbone)
+        scores = self._network.classifier.scores(self.filter, features)[0, 0].float().cpu()
+        search = self._geometry(region.coords, features)
+
+        translation, decision = localize(scores, search, state.position, state.size, settings.localization)
+        if decision is not Decision.NOT_FOUND:
+            state.position = keep_inside(
+                search.position + translation, state.size, self._image_size, settings.localization.inside_ratio
+            )
+            self._refine_box(backbone, search)
+        if decision.learns:
+            self._learn(features, self._box_in_search(search), decision)
+        if decision is not Decision.NOT_FOUND:
+            # Where no sane box was found this returns to the last refined position, as the reference does.
+            if self._refined_position is not None:
+                self.state.position = self._refined_position
+        self.decision = decision
+        return BaseResult(self._box(), float(scores.max().clamp(0, 1)))
+
+    def correct(self, box: np.ndarray) -> None:
+        """Continue from `box`, (4,) x, y, w, h.
+
+        The centre is corner + size / 2, half a pixel off the convention of `initialize`, as in the entry.
+        """
+        x, y, width, height = (float(v) for v in box)
+        size = torch.tensor([height, width], dtype=torch.float32)
+        position = torch.tensor([y + height / 2, x + width / 2], dtype=torch.float32)
+        self.state = TargetState(position, size, self._scale_of(size))
+
+    # ---- the first frame
+
+    def _learn_first_frame(self, image: np.ndarray) -> None:
+        settings, state = self._settings, self.state
+        center = state.position.round()
+        patches, shifts = augment_first_frame(
+            image, center, state.scale, settings.input_size, settings.augmentation, self.random.augmentation_shifts
+        )
+        backbone = self._network.extract_backbone(normalize(patches).to(self._device))
+        features = self._network.classification_features(backbone)
+        features = torch.cat((features, self._with_dropped_channels(features[:1])))
+        search = SearchGeometry(center, state.scale, self._input)
+        plain_box = self._box_in_search(search)
+        moves = torch.zeros(len(features), 4)
+        moves[: len(shifts), :2] = torch.as_tensor(shifts, dtype=torch.float32).flip(1)
+        boxes = (plain_box + moves).to(self._device)
+
+        classifier = self._network.classifier
+        self.filter = classifier.initial_filter(features, boxes)
+        self.filter = classifier.optimize_filter(
+            self.filter, features, boxes, settings.memory.initial_iterations
+        )
+        self.memory = SampleMemory(features, boxes, settings.memory)
+        first = {name: layer[:1] for name, layer in backbone.items()}
+        self.modulation = self._network.iou_modulation(first, boxes[:1])
+
+    def _with_dropped_channels(self, features: Tensor) -> Tensor:
+        """Copies of the plain sample's features, (1, C, h, w), with a share of the channels set to zero."""
+        settings = self._settings.augmentation
+        kept = self.random.kept_channels(settings.dropout_samples, features.shape[1], settings.dropout_probability)
+        gain = kept.to(features) / (1 - settings.dropout_probability)
+        return features * gain[:, :, None, None]
+
+    # ---- one frame
+
+    def _search_center(self) -> Tensor:
+        """The centre of the next search region; half a cell aside where the score map has no middle cell."""
+        side, kernel = self.memory.features.shape[-1], self.filter.shape[-1]
+        return self.state.position + (side + kernel) % 2 * self.state.scale * self._input / (2 * side)
+
+    def _geometry(self, coords: Tensor, features: Tensor) -> SearchGeometry:
+        corners = coords.float().reshape(2, 2)
+        position = 0.5 * (corners[0] + corners[1] - 1)
+        scale = ((corners[1] - corners[0]) / self._input).prod().sqrt()
+        cells = torch.tensor(features.shape[-2:], dtype=torch.float32)
+        return SearchGeometry(position, scale, self._input / cells)
+
+    def _refine_box(self, backbone: dict[str, Tensor], search: SearchGeometry) -> None:
+        settings = self._settings.box_refinement
+        features = self._network.iou_features(backbone)
+        start = jittered_boxes(
+            self._box_in_search(search), self.random.box_noise(settings.random_boxes), settings
+        ).to(self._device)
+        boxes, iou = ascend(
+            lambda candidates: self._network.predict_iou(self.modulation, features, candidates), start, settings
+        )
+        box = best_box(boxes.cpu(), iou.cpu(), settings)
+        if box is None:
+            return
+        center = (box[:2] + box[2:] / 2).flip(0)
+        position = (center - (self._input - 1) / 2) * search.scale + search.position
+        size = box[2:].flip(0) * search.scale
+        self._refined_position = position
+        self.state = TargetState(position, size, self._scale_of(size))
+
+    def _learn(self, features: Tensor, box: Tensor, decision: Decision) -> None:
+        settings = self._settings.memory
+        hard = decision is Decision.HARD_NEGATIVE
+        self.memory.add(
+            features, box.to(self._device), settings.hard_negative_learning_rate if hard else settings.learning_rate
+        )
+        if hard:
+            iterations = settings.hard_negative_iterations
+        elif (self.frame_number - 1) % settings.update_interval == 0:
+            iterations = settings.update_iterations
+        else:
+            return
+        self.filter = self._network.classifier.optimize_filter(
+            self.filter, self.memory.features, self.memory.boxes, iterations, self.memory.active_weights
+        )
+
+    # ---- conversions
+
+    def _scale_of(self, size: Tensor) -> Tensor:
+        return torch.sqrt(size.prod() / self.base_size.prod())
+
+    def _box(self) -> np.ndarray:
+        position, size = self.state.position, self.state.size
+        corner = position.flip(0) - (size.flip(0) - 1) / 2
+        return torch.cat((corner, size.flip(0))).double().numpy()
+
+    def _box_in_search(self, search: SearchGeometry) -> Tensor:
+        """The target's box in pixels of the search region, (4,) x, y, w, h."""
+        center = (self.state.position - search.position) / search.scale + (self._input - 1) / 2
+        size = self.state.size / search.scale
+        return torch.cat(((center - (size - 1) / 2).flip(0), size.flip(0)))

@@ -1,0 +1,63 @@
+"""The strengthened Alpha-Refine module with its mask branch: image and box in, mask out.
+
+Usable with any base tracker: `initialize` once with the target's box, then `refine` each frame with the box that the
+base tracker gives. The reference is never updated (Alpha-Refine, section 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tracker_ar.crops import RefinerCrop, normalize, paste_back, refiner_crop, to_tensor
+from tracker_ar.geometry import box_from_mask
+from tracker_ar.models.mask_refiner import MaskRefiner
+from tracker_ar.profiles import RefinerSettings
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """mask: (H, W) uint8 {0, 1}, C-contiguous. box: (4,) float64 x, y, w, h around the mask, or the box that was
+    given where the mask is empty. score: mean probability of the mask's pixels, 0 where it is empty.
+    probabilities: (H, W) float32."""
+
+    mask: np.ndarray
+    box: np.ndarray
+    score: float
+    probabilities: np.ndarray
+
+
+class Refiner:
+    """Mask refiner for one target."""
+
+    def __init__(self, network: MaskRefiner, settings: RefinerSettings, device: torch.device) -> None:
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._settings = settings
+        self._device = device
+
+    @torch.inference_mode()
+    def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
+        """Remember the target. image: (H, W, 3) uint8 RGB; box: (4,) x, y, w, h in pixels, of positive size."""
+        crop = self._crop(image, box)
+        boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self._device)
+        self._kernel = self._network.reference_kernel(self._input(crop), boxes)
+
+    @torch.inference_mode()
+    def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:
+        """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels."""
+        crop = self._crop(image, box)
+        logits = self._network(self._kernel, self._input(crop))
+        inside = torch.sigmoid(logits)[0, 0].float().cpu().numpy()
+        probabilities = paste_back(inside, crop, image.shape[:2])
+        mask = (probabilities > self._settings.threshold).astype(np.uint8)
+        if not mask.any():
+            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
+        return Refinement(mask, box_from_mask(mask), float(probabilities[mask > 0].mean()), probabilities)
+
+    def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
+        return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)
+
+    def _input(self, crop: RefinerCrop) -> torch.Tensor:
+        return normalize(to_tensor(crop.pixels)).to(self._device)

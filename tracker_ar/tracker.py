@@ -1,0 +1,157 @@
+"""AlphaRefine: a base tracker finds the target, the refiner turns its box into a mask.
+
+The order of one frame (Alpha-Refine, VOT2020 real-time entry): the base tracker's box is clipped to the image, the
+refiner makes the mask from the clipped box, and the clipped box - not the refined one - goes back into the base
+tracker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+import torch
+
+from tracker_ar.base import BaseTracker
+from tracker_ar.crops import as_rgb_image
+from tracker_ar.errors import InputError
+from tracker_ar.geometry import box_from_mask, clip_box
+from tracker_ar.profiles import PROFILES, Profile
+from tracker_ar.refine import Refiner
+
+Region = np.ndarray | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The target in one frame.
+
+    box: (4,) float64 x, y, w, h in pixels: the base tracker's box clipped to the image.
+    mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
+    score: confidence of the base tracker, 0 to 1.
+    """
+
+    box: np.ndarray
+    mask: np.ndarray
+    score: float
+
+
+class AlphaRefineTracker:
+    """Follows one target through a video: `initialize` with the first frame, then `track` each further one."""
+
+    def __init__(self, base: BaseTracker, refiner: Refiner, profile: Profile) -> None:
+        self.base = base
+        self.refiner = refiner
+        self.profile = profile
+        self._image_size: tuple[int, int] | None = None
+
+    def initialize(self, image: np.ndarray, region: Region) -> None:
+        """Learn the target.
+
+        image: (H, W, 3) uint8 RGB; grey and RGBA are taken as well. region: a mask (H, W), non-zero on the target,
+        or a box x, y, w, h in pixels (0-based, top-left origin). Raises InputError for an image or region that
+        cannot be used; the tracker then keeps the target it had.
+        """
+        image = as_rgb_image(image)
+        box = region_box(region, image.shape[:2])
+        self.base.initialize(image, box)
+        self.refiner.initialize(image, box)
+        self._image_size = image.shape[:2]
+
+    def track(self, image: np.ndarray) -> Prediction:
+        """Find the target in the next frame, an image of the first frame's size.
+
+        Raises InputError for an image that cannot be used and for a call before `initialize`; the next good frame
+        is tracked as if the bad one had not been.
+        """
+        if self._image_size is None:
+            raise InputError("track() was called before initialize(): give the first frame and its region first.")
+        image = as_rgb_image(image)
+        if image.shape[:2] != self._image_size:
+            raise InputError(
+                f"The frame is {image.shape[1]} x {image.shape[0]} pixels, the first one was "
+                f"{self._image_size[1]} x {self._image_size[0]}: scale the frames of a video to one size."
+            )
+        found = self.base.track(image)
+        box = clip_box(found.box, self._image_size, self.profile.minimum_side)
+        self.base.correct(box)
+        return Prediction(box, self.refiner.refine(image, box).mask, found.score)
+
+
+def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
+    """The box (4,) float64 x, y, w, h of a region, which is a mask of `image_size` (height, width) or a box.
+
+    Raises InputError for an empty mask, a mask of another size, and a box that is not four finite numbers of
+    positive size with some part inside the image.
+    """
+    region = np.asarray(region)
+    if region.ndim == 2:
+        if region.shape != tuple(image_size):
+            raise InputError(
+                f"The mask is {region.shape[1]} x {region.shape[0]}, the image {image_size[1]} x {image_size[0]}: "
+                "give a mask of the image's size (tracker_ar.geometry.pad_mask pads a smaller one)."
+            )
+        return box_from_mask(region != 0)
+    try:
+        box = region.astype(np.float64)
+    except (TypeError, ValueError):
+        box = np.empty(0)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+        raise InputError(
+            f"The region {region.tolist()!r:.80} is neither a mask (height x width) nor a box x, y, w, h of finite "
+            "numbers with positive width and height."
+        )
+    x, y, width, height = box
+    if x + width <= 0 or y + height <= 0 or x >= image_size[1] or y >= image_size[0]:
+        raise InputError(
+            f"The box {box.tolist()} lies outside the image of {image_size[1]} x {image_size[0]} pixels: "
+            "boxes are x, y, w, h in pixels from the top-left corner."
+        )
+    return box
+
+
+def build_tracker(
+    profile: str = "vot2020",
+    device: str = "auto",
+    checkpoint: str | PathLike[str] | None = None,
+    seed: int = 0,
+) -> AlphaRefineTracker:
+    """A tracker with its weights loaded.
+
+    profile: 'vot2020', the challenge entry with the authors' checkpoints, or 'lite', with ours. device: 'auto' (the
+    GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
+    profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
+    Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
+    """
+    from tracker_ar.base.super_dimp import SuperDiMPTracker
+    from tracker_ar.checkpoints import find_checkpoints, load_into
+    from tracker_ar.models.mask_refiner import build_mask_refiner
+    from tracker_ar.models.super_dimp import build_super_dimp
+
+    if profile not in PROFILES:
+        raise InputError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
+    settings = PROFILES[profile]
+    where = _device(device)
+    base_path, refiner_path = find_checkpoints(profile, checkpoint)
+    base_network = build_super_dimp(settings.base.network)
+    load_into(base_network, base_path)
+    refiner_network = build_mask_refiner(settings.refiner.network)
+    load_into(refiner_network, refiner_path)
+    return AlphaRefineTracker(
+        SuperDiMPTracker(base_network, settings.base, where, seed),
+        Refiner(refiner_network, settings.refiner, where),
+        settings,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {name!r} cannot be used ({error}): use 'auto' or 'cpu'.") from None
+    return device
