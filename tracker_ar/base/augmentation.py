@@ -1,0 +1,126 @@
+"""Augmented samples of the first frame, from which the target filter is learned (DiMP, Bhat et al., ICCV 2019).
+
+All samples are cut from one region that is larger than the search region, so that shifted and rotated samples show
+the scene around the target and not repeated border pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from tracker_ar.crops import sample_patch, to_tensor
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Augmentations:
+    """Which samples are made. They come out in the order of these fields, after the plain sample.
+
+    relative_shifts: (y, x) shifts in halves of the sample size.
+    flip: whether a horizontally mirrored sample is made.
+    blurs: standard deviations (y, x) of Gaussian blurs in pixels.
+    rotations: angles in degrees, counted anti-clockwise on the screen.
+    expansion_factor: the side of the common region over that of the sample.
+    random_shift_factor: the range of the random shifts over the sample size.
+    """
+
+    relative_shifts: tuple[tuple[float, float], ...]
+    flip: bool
+    blurs: tuple[tuple[float, float], ...]
+    rotations: tuple[float, ...]
+    expansion_factor: float
+    random_shift_factor: float
+
+    @property
+    def num_draws(self) -> int:
+        """How many random shifts are needed: one for each flip, blur and rotation."""
+        return int(self.flip) + len(self.blurs) + len(self.rotations)
+
+
+def augment_first_frame(
+    image: np.ndarray,
+    position: torch.Tensor,
+    scale: float,
+    sample_size: int,
+    augmentations: Augmentations,
+    draws: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plain sample and its augmentations, (N, 3, S, S) float32 0..255, and their shifts, (N, 2) int64.
+
+    image: uint8 H x W x 3. position: (2,) float32, the target's centre (y, x); it is rounded to whole pixels.
+    scale: image pixels per sample pixel. sample_size: S.
+    draws: (augmentations.num_draws, 2) float32 uniform in [0, 1), (y, x) for each of flip, blurs and rotations in
+        this order; `torch.rand(augmentations.num_draws, 2, generator=generator)` makes them.
+    A shift of (dy, dx) means that what was in the middle is now dy pixels lower and dx pixels farther right.
+    Border pixels are repeated outside the image.
+    """
+    expanded_size = int(sample_size * augmentations.expansion_factor)
+    expanded_size += (expanded_size - sample_size) % 2
+    extent = np.float32(scale) * np.float32(expanded_size)
+    region = sample_patch(image, position.round(), extent, expanded_size).patch
+
+    fixed = [torch.zeros(2), *(torch.tensor(shift) * sample_size / 2 for shift in augmentations.relative_shifts)]
+    drawn = (draws - 0.5) * sample_size * augmentations.random_shift_factor
+    shifts = torch.cat([torch.stack(fixed), drawn]).long()
+    transforms = [_unchanged] * len(fixed) + _transforms(augmentations)
+    patches = [
+        _shifted_centre(transform(region), sample_size, shift)
+        for transform, shift in zip(transforms, shifts.tolist(), strict=True)
+    ]
+    return torch.cat(patches), shifts
+
+
+def _transforms(augmentations: Augmentations) -> list[Transform]:
+    flips = [_flip] if augmentations.flip else []
+    blurs = [partial(_blur, sigmas=sigmas) for sigmas in augmentations.blurs]
+    rotations = [partial(_rotate, degrees=degrees) for degrees in augmentations.rotations]
+    return [*flips, *blurs, *rotations]
+
+
+def _shifted_centre(region: torch.Tensor, size: int, shift: list[int]) -> torch.Tensor:
+    """The central (1, C, size, size) of a region whose content is moved by (y, x), border pixels repeated."""
+    rows, columns = (
+        (torch.arange(size) + (side - size + 1) // 2 - moved).clamp(0, side - 1)
+        for side, moved in zip(region.shape[2:], shift)
+    )
+    return region[:, :, rows][:, :, :, columns]
+
+
+def _unchanged(region: torch.Tensor) -> torch.Tensor:
+    return region
+
+
+def _flip(region: torch.Tensor) -> torch.Tensor:
+    return region.flip(3)
+
+
+def _blur(region: torch.Tensor, sigmas: tuple[float, float]) -> torch.Tensor:
+    """Gaussian blur, cut off at two standard deviations; outside the region counts as black."""
+    channels = region.transpose(0, 1)
+    rows, columns = (_gaussian(sigma) for sigma in sigmas)
+    channels = F.conv2d(channels, rows.view(1, 1, -1, 1), padding=(len(rows) // 2, 0))
+    channels = F.conv2d(channels, columns.view(1, 1, 1, -1), padding=(0, len(columns) // 2))
+    return channels.transpose(0, 1)
+
+
+def _gaussian(sigma: float) -> torch.Tensor:
+    reach = math.ceil(2 * sigma)
+    weights = torch.exp(torch.arange(-reach, reach + 1, dtype=torch.float32).square() / (-2 * sigma**2))
+    return weights / weights.sum()
+
+
+def _rotate(region: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Rotation about the centre, bilinear, border pixels repeated."""
+    pixels = region[0].permute(1, 2, 0).contiguous().numpy()
+    height, width = pixels.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return to_tensor(cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE))

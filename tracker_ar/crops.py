@@ -1,0 +1,241 @@
+"""Cutting search regions out of images and pasting masks back.
+
+The base tracker and the refiner cut differently. The base tracker takes a square around the target, keeps its
+aspect ratio, and repeats border pixels (or moves inside the image). The refiner takes twice the target in each
+direction, squeezes that to a square, and fills with black. Both follow the published VOT2020 entry to the pixel,
+because the networks were trained and tuned on exactly these crops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from tracker_ar.errors import InputError
+from tracker_ar.geometry import BoxLike, checked_box
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# A search region this much larger than its image holds nothing to see and only costs memory.
+MAX_BOX_TO_IMAGE = 16
+
+PairLike = float | Sequence[float] | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class SearchRegion:
+    """What the base tracker sees of an image.
+
+    patch: (1, 3, h, w) float32, RGB 0..255, on the CPU.
+    coords: (4,) int64, top, left, bottom, right in image pixels; the last two are exclusive. They may lie
+        outside the image.
+    """
+
+    patch: torch.Tensor
+    coords: torch.Tensor
+
+
+@dataclass(frozen=True)
+class RefinerCrop:
+    """What the refiner sees of an image.
+
+    pixels: (S, S, 3) uint8 RGB.
+    window: left, top, right, bottom of the region in image pixels, the last two exclusive.
+    box_in_crop: (4,) float32, the target's x, y, width, height in pixels of the crop.
+    """
+
+    pixels: np.ndarray
+    window: tuple[int, int, int, int]
+    box_in_crop: np.ndarray
+
+
+def as_rgb_image(image: np.ndarray) -> np.ndarray:
+    """The image as uint8 H x W x 3, C-contiguous; the same array when it is that already.
+
+    Accepted: grey (H x W or H x W x 1, repeated into three channels), RGB, RGBA (alpha is dropped), and other
+    number types whose values are in 0..255 (rounded). Raises InputError for anything else.
+    """
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.size == 0:
+        raise InputError(f"An image is a non-empty H x W x 3 array (or grey, or RGBA), not of shape {pixels.shape}.")
+    if pixels.dtype != np.uint8:
+        pixels = _as_uint8(pixels)
+    if pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """H x W x 3 numbers -> (1, 3, H, W) float32 of the same range."""
+    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).unsqueeze(0)
+
+
+def normalize(patch: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) RGB 0..255 -> the same shape with ImageNet's mean and standard deviation removed."""
+    mean = patch.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = patch.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return (patch / 255 - mean) / std
+
+
+def sample_patch(
+    image: np.ndarray,
+    position: PairLike,
+    sample_size: PairLike,
+    output_size: PairLike,
+    border_mode: str = "replicate",
+    max_scale_change: float | None = None,
+) -> SearchRegion:
+    """Cut `sample_size` (height, width) pixels around `position` (y, x) and resize them to `output_size`.
+
+    image: uint8 H x W x 3; only the pixels that are needed are converted. Sizes may be one number for a square.
+    border_mode: "replicate" repeats border pixels where the region leaves the image. "inside" shrinks the region
+        until it fits, "inside_major" until its better fitting side fits, either by at most `max_scale_change`
+        (no limit if None), and both shift it inside as far as it goes.
+    The position is truncated to whole pixels. Regions over about twice the output are first thinned by a whole
+    number of rows and columns, so the coordinates that come back are multiples of that stride.
+
+    Raises InputError for a position or size that is not finite, or a size that is not positive.
+    """
+    image_size = np.array(image.shape[:2])
+    centre, size, output = _pair(position), _pair(sample_size), _pair(output_size).astype(np.int64)
+    if not (np.isfinite(centre).all() and np.isfinite(size).all() and size.min() > 0):
+        raise InputError(f"No search region of size {size.tolist()} at {centre.tolist()}: both must be finite "
+                         "and the size positive.")
+    if border_mode != "replicate":
+        size = _shrunken_size(size, image_size, border_mode, max_scale_change)
+
+    stride = max(int(float((size / output.astype(np.float32)).min()) - 0.1), 1)
+    centre = centre.astype(np.int64)
+    offset = np.minimum(centre % stride, image_size - 1)
+    thinned = image[offset[0]::stride, offset[1]::stride]
+    # Half-sizes are cut to whole numbers, so that even regions reach one pixel farther down and right.
+    side = np.maximum(np.rint(size / np.float32(stride)), 2).astype(np.int64)
+    top_left = centre // stride - (side - 1) // 2
+    bottom_right = centre // stride + side // 2 + 1
+    if border_mode != "replicate":
+        shift = _shift_inside(top_left, bottom_right, np.array(thinned.shape[:2]))
+        top_left, bottom_right = top_left + shift, bottom_right + shift
+
+    patch = to_tensor(_window(thinned, top_left, bottom_right))
+    if tuple(patch.shape[2:]) != tuple(output):
+        patch = F.interpolate(patch, size=output.tolist(), mode="bilinear", align_corners=False)
+    coords = torch.from_numpy(stride * np.concatenate([top_left, bottom_right]))
+    return SearchRegion(patch, coords)
+
+
+def refiner_crop(image: np.ndarray, box: BoxLike, factor: float = 2.0, size: int = 384) -> RefinerCrop:
+    """Cut `factor` times the box in each direction, centred on it, and resize to `size` x `size` pixels.
+
+    image: uint8 H x W x 3. What lies outside the image is black, and so are the last row and column of the image
+    wherever the region reaches them: the published entry pads one pixel early, and its weights know only that.
+    The aspect ratio is not kept. The box may lie outside the image; then the crop is black.
+
+    Raises InputError for a box without a positive, finite size, or many times larger than the image.
+    """
+    box = checked_box(box)
+    height, width = image.shape[:2]
+    if max(box[2:]) > MAX_BOX_TO_IMAGE * max(height, width):
+        raise InputError(f"The box {box.tolist()} is over {MAX_BOX_TO_IMAGE} times larger than the image "
+                         f"({width} x {height}): clip it to the image first.")
+    left, top, right, bottom = window = _refiner_window(box, factor)
+    region = np.zeros((bottom - top, right - left, 3), dtype=np.uint8)
+    inner_left, inner_right = max(left, 0), max(min(right, width - 1), left, 0)
+    inner_top, inner_bottom = max(top, 0), max(min(bottom, height - 1), top, 0)
+    visible = image[inner_top:inner_bottom, inner_left:inner_right]
+    rows = slice(inner_top - top, inner_top - top + visible.shape[0])
+    columns = slice(inner_left - left, inner_left - left + visible.shape[1])
+    region[rows, columns] = visible
+    return RefinerCrop(cv2.resize(region, (size, size)), window, _box_in_crop(box, window, size))
+
+
+def paste_back(probabilities: np.ndarray, crop: RefinerCrop, image_size: tuple[int, int]) -> np.ndarray:
+    """Resize an S x S float32 map to the crop's region and lay it into an image of zeros, H x W float32.
+
+    Resizing is bilinear. What falls outside the image is dropped.
+    """
+    left, top, right, bottom = crop.window
+    resized = cv2.resize(np.ascontiguousarray(probabilities), (right - left, bottom - top))
+    full = np.zeros(image_size, dtype=np.float32)
+    visible = resized[max(-top, 0):max(image_size[0] - top, 0), max(-left, 0):max(image_size[1] - left, 0)]
+    full[max(top, 0):max(top, 0) + visible.shape[0], max(left, 0):max(left, 0) + visible.shape[1]] = visible
+    return full
+
+
+def _as_uint8(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == bool or not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
+        raise InputError(f"An image holds numbers from 0 to 255, not {pixels.dtype}.")
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= 255):
+        raise InputError(f"An image holds finite values from 0 to 255; this one ({pixels.dtype}) does not: "
+                         "scale it and convert it to uint8.")
+    if 0 < high <= 1 and np.issubdtype(pixels.dtype, np.floating):
+        raise InputError("The image seems to be scaled to 0..1: multiply it by 255 and convert it to uint8.")
+    return np.rint(pixels).astype(np.uint8)
+
+
+def _pair(value: PairLike) -> np.ndarray:
+    # float32, since the published boundaries come from float32 arithmetic and are then truncated.
+    return np.broadcast_to(np.asarray(value, dtype=np.float32), (2,))
+
+
+def _shrunken_size(
+    size: np.ndarray, image_size: np.ndarray, border_mode: str, max_scale_change: float | None
+) -> np.ndarray:
+    excess = size / image_size.astype(np.float32)
+    if border_mode == "inside":
+        shrink = excess.max()
+    elif border_mode == "inside_major":
+        shrink = excess.min()
+    else:
+        raise InputError(f"Unknown border mode {border_mode!r}: use 'replicate', 'inside' or 'inside_major'.")
+    shrink = np.clip(shrink, 1, max_scale_change)
+    return np.trunc(size / np.float32(shrink))
+
+
+def _shift_inside(top_left: np.ndarray, bottom_right: np.ndarray, image_size: np.ndarray) -> np.ndarray:
+    """How far to move a region so that it lies inside, or stands out equally on both sides where it is larger."""
+    shift = np.maximum(-top_left, 0) - np.maximum(bottom_right - image_size, 0)
+    moved = top_left + shift
+    outside = (np.maximum(-moved, 0) + np.maximum(bottom_right + shift - image_size, 0)) // 2
+    return np.where(outside > 0, -outside - top_left, shift)
+
+
+def _window(image: np.ndarray, top_left: np.ndarray, bottom_right: np.ndarray) -> np.ndarray:
+    """image[top:bottom, left:right], border pixels repeated where that leaves the image."""
+    slices, padding = [], []
+    for start, stop, limit in zip(top_left.tolist(), bottom_right.tolist(), image.shape[:2]):
+        inner_start, inner_stop = min(max(start, 0), limit - 1), max(min(stop, limit), 1)
+        missing = (stop - start) - (inner_stop - inner_start)
+        before = min(max(-start, 0), missing)
+        slices.append(slice(inner_start, inner_stop))
+        padding += [before, missing - before]
+    inner = image[tuple(slices)]
+    return cv2.copyMakeBorder(inner, *padding, cv2.BORDER_REPLICATE) if any(padding) else inner
+
+
+def _refiner_window(box: np.ndarray, factor: float) -> tuple[int, int, int, int]:
+    x, y, width, height = box.tolist()
+    window_width, window_height = math.ceil(factor * width), math.ceil(factor * height)
+    left = round(x + width / 2 - window_width / 2)
+    top = round(y + height / 2 - window_height / 2)
+    return left, top, left + window_width, top + window_height
+
+
+def _box_in_crop(box: np.ndarray, window: tuple[int, int, int, int], size: int) -> np.ndarray:
+    # The box counts as centred in the crop; the window's own rounding, under a pixel, is ignored.
+    left, top, right, bottom = window
+    zoom = np.array([size / (right - left), size / (bottom - top)], dtype=np.float32)
+    extent = box[2:].astype(np.float32) * zoom
+    centre = np.float32((size - 1) / 2)
+    near = np.clip(centre - extent / 2, 0, size)
+    far = np.clip(centre + extent / 2, 0, size)
+    return np.concatenate([near, far - near]).astype(np.float32)

@@ -1,0 +1,133 @@
+"""Boxes and masks: clipping, conversion, overlap.
+
+A box is (x, y, width, height) in pixels, 0-based, measured from the top left corner of the image;
+an image size is (height, width); a mask is uint8 {0, 1}, H x W, C-contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tracker_ar.errors import InputError
+
+BoxLike = Sequence[float] | np.ndarray
+
+
+def checked_box(box: BoxLike) -> np.ndarray:
+    """The box as (4,) float64, after checking that it has four finite values and a positive size.
+
+    Raises InputError otherwise. Boxes that lie partly or wholly outside an image pass.
+    """
+    values = _four_finite_values(box)
+    if min(values[2:]) <= 0:
+        raise InputError(f"The box {values.tolist()} has no area: width and height must be positive.")
+    return values
+
+
+def clip_box(box: BoxLike, image_size: tuple[int, int], min_side: float = 10.0) -> np.ndarray:
+    """Move the corners of a box into the image, (4,) float64, as the VOT2020 entry does.
+
+    The top left corner stays at least `min_side` pixels away from the right and bottom borders, the bottom
+    right corner as far from the left and top ones. So a box that touches or leaves the image keeps at least
+    `min_side` pixels a side, while a small box well inside is left as it is. In an image narrower than
+    `min_side` the result spans the image.
+
+    Raises InputError for values that are not finite and when no area is left (a negative size).
+    """
+    values = _four_finite_values(box)
+    near, far = values[:2], values[:2] + values[2:]
+    limits = np.array([image_size[1], image_size[0]], dtype=np.float64)
+    margins = np.minimum(min_side, limits)
+    near = np.clip(near, 0.0, limits - margins)
+    far = np.clip(far, margins, limits)
+    return checked_box(np.concatenate([near, far - near]))
+
+
+def box_from_mask(mask: np.ndarray) -> np.ndarray:
+    """The smallest box that holds every non-zero pixel of an H x W mask, (4,) float64 of whole numbers.
+
+    Raises InputError when the mask is empty or not two-dimensional.
+    """
+    _check_mask(mask)
+    columns = np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        raise InputError("The mask marks no pixel, so it has no box. Give a mask with at least one pixel set.")
+    left, right = columns[[0, -1]]
+    top, bottom = rows[[0, -1]]
+    return np.array([left, top, right - left + 1, bottom - top + 1], dtype=np.float64)
+
+
+def mask_from_box(box: BoxLike, image_size: tuple[int, int]) -> np.ndarray:
+    """A uint8 {0, 1} mask of `image_size` that is one inside the box.
+
+    Corners are rounded to the nearest whole pixel, halves to the even one. The mask is empty when the box lies
+    outside the image or rounds to nothing. Raises InputError for a box without a positive, finite size.
+    """
+    x, y, width, height = checked_box(box)
+    left, top = max(round(x), 0), max(round(y), 0)
+    right, bottom = max(round(x + width), 0), max(round(y + height), 0)
+    mask = np.zeros(image_size, dtype=np.uint8)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+def pad_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """The mask as uint8 {0, 1} of exactly `image_size`: zeros are added, or pixels cut, at the right and bottom.
+
+    A mask that arrives over TraX reaches only as far as the lower right corner of the target. Any dtype is
+    accepted; what is not zero counts as target. Raises InputError for a mask that is not two-dimensional.
+    """
+    _check_mask(mask)
+    height, width = min(mask.shape[0], image_size[0]), min(mask.shape[1], image_size[1])
+    padded = np.zeros(image_size, dtype=np.uint8)
+    padded[:height, :width] = mask[:height, :width] != 0
+    return padded
+
+
+def box_iou(first: BoxLike, second: BoxLike) -> float:
+    """Intersection over union of two boxes with positive size, 0..1. Raises InputError for other boxes."""
+    first, second = checked_box(first), checked_box(second)
+    near = np.maximum(first[:2], second[:2])
+    far = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
+    intersection = float(np.prod(np.maximum(far - near, 0.0)))
+    union = float(np.prod(first[2:]) + np.prod(second[2:])) - intersection
+    return intersection / union
+
+
+def rect_to_rel(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Boxes (..., 4) as x, y, width, height -> centre / `size`, log width, log height, shape (..., 4).
+
+    `size` (..., 2) is a reference width and height, in which steps of the centre are measured. In this space the
+    box refinement ascends the predicted IoU (PrDiMP, Danelljan et al., CVPR 2020; "relative" in its settings).
+    """
+    extent = boxes[..., 2:]
+    centre = boxes[..., :2] + extent / 2
+    return torch.cat([centre / size, extent.log()], dim=-1)
+
+
+def rel_to_rect(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """The inverse of rect_to_rel: (..., 4) back to x, y, width, height."""
+    extent = boxes[..., 2:].exp()
+    return torch.cat([boxes[..., :2] * size - extent / 2, extent], dim=-1)
+
+
+def _four_finite_values(box: BoxLike) -> np.ndarray:
+    try:
+        values = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"A box is four numbers (x, y, width, height), not {box!r}.") from error
+    if values.shape != (4,):
+        raise InputError(f"A box is four numbers (x, y, width, height), not an array of shape {values.shape}.")
+    if not np.isfinite(values).all():
+        raise InputError(f"The box {values.tolist()} holds NaN or infinity: give finite pixel coordinates.")
+    return values
+
+
+def _check_mask(mask: np.ndarray) -> None:
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2:
+        kind = f"shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise InputError(f"A mask is an H x W array, not {kind}.")
