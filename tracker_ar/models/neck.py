@@ -1,0 +1,86 @@
+"""The neck of Alpha-Refine: how the reference target and the search region meet.
+
+"Alpha-Refine: Boosting Tracking Performance by Precise Bounding Box Estimation" (Yan et al. 2021), section 3.2:
+pixel-wise correlation keeps where each part of the target responds; a squeeze-and-excitation and a non-local block
+then weigh channels and positions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracker_ar.ops.prroi_pool import prroi_pool_boxes
+
+
+class ChannelAttention(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same, every channel scaled by its gate in (0, 1)."""
+        squeezed = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(squeezed))))
+
+
+class NonLocalBlock(nn.Module):
+    """Embedded-Gaussian non-local block with keys and values at half resolution (Wang et al. 2018, eq. 4 and 6)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.g = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
+        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        self.theta = nn.Conv2d(channels, inner, 1)
+        self.phi = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
+        # Starts as the identity, as the paper advises, and learns how much context to add.
+        nn.init.zeros_(self.W[1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        queries = self.theta(x).flatten(2)
+        keys = self.phi(x).flatten(2)
+        values = self.g(x).flatten(2)
+        attention = torch.softmax(queries.transpose(1, 2) @ keys, dim=-1)
+        context = values @ attention.transpose(1, 2)
+        return x + self.W(context.unflatten(2, x.shape[2:]))
+
+
+class CorrelationNeck(nn.Module):
+    """Reference kernel, pixel-wise correlation, channel attention, non-local block.
+
+    pool_size: the target is pooled to pool_size x pool_size cells, each of which becomes one correlation channel.
+    stride: image pixels per feature cell.
+    """
+
+    def __init__(self, pool_size: int, stride: int = 16) -> None:
+        super().__init__()
+        self.pool_size = pool_size
+        self.stride = stride
+        self.channel_attention = ChannelAttention(pool_size * pool_size)
+        self.spatial_attention = NonLocalBlock(pool_size * pool_size)
+        # Correlations sum hundreds of products of rectified features. Training starts with one small gate for all
+        # channels, because gates drawn at random from values this large would be saturated for good.
+        nn.init.normal_(self.channel_attention.fc1.weight, std=0.01)
+        nn.init.zeros_(self.channel_attention.fc2.weight)
+        nn.init.constant_(self.channel_attention.fc2.bias, -4.0)
+
+    def reference_kernel(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in image pixels -> (N, C, p, p)."""
+        corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)
+        size = (self.pool_size, self.pool_size)
+        return prroi_pool_boxes(features, corners[:, None], size, 1.0 / self.stride)[:, 0]
+
+    def correlate(self, kernel: Tensor, features: Tensor) -> Tensor:
+        """Inner product of every target cell with every search cell: (N, p * p, h, w); channels run row by row."""
+        target_cells = kernel.flatten(2).transpose(1, 2)
+        return (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
+
+    def forward(self, kernel: Tensor, features: Tensor) -> Tensor:
+        """kernel (N or 1, C, p, p), search features (N, C, h, w) -> fused (N, p * p, h, w)."""
+        return self.spatial_attention(self.channel_attention(self.correlate(kernel, features)))

@@ -1,0 +1,1 @@
+"""Operators that torch lacks, written in plain torch."""
