@@ -1,0 +1,29 @@
+"""The first thing that an entry module runs: make the protocol safe, then load everything else."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Callable, NoReturn
+
+from vot_wrapper.protocol import ProtocolChannel
+
+if TYPE_CHECKING:
+    from vot_wrapper.server import Tracker
+
+
+def launch(make_tracker: Callable[[], Tracker]) -> int:
+    """Serve one tracker over TraX until the client quits, goes away, or sends SIGTERM.
+
+    ``make_tracker`` is called once, before the hello, when stray output can no longer do harm; it should do
+    all heavy imports itself. Returns the exit status: 0, or 1 when the tracker could not be built or failed.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    with ProtocolChannel() as channel:
+        from vot_wrapper.server import serve
+
+        return serve(make_tracker, channel)
+
+
+def _leave(signal_number: int, frame: object) -> NoReturn:
+    sys.exit(0)
