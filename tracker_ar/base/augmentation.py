@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -17,61 +16,41 @@ import torch
 from torch.nn import functional as F
 
 from tracker_ar.crops import sample_patch, to_tensor
+from tracker_ar.profiles import AugmentationSettings
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Augmentations:
-    """Which samples are made. They come out in the order of these fields, after the plain sample.
-
-    relative_shifts: (y, x) shifts in halves of the sample size.
-    flip: whether a horizontally mirrored sample is made.
-    blurs: standard deviations (y, x) of Gaussian blurs in pixels.
-    rotations: angles in degrees, counted anti-clockwise on the screen.
-    expansion_factor: the side of the common region over that of the sample.
-    random_shift_factor: the range of the random shifts over the sample size.
-    """
-
-    relative_shifts: tuple[tuple[float, float], ...]
-    flip: bool
-    blurs: tuple[tuple[float, float], ...]
-    rotations: tuple[float, ...]
-    expansion_factor: float
-    random_shift_factor: float
-
-    @property
-    def num_draws(self) -> int:
-        """How many random shifts are needed: one for each flip, blur and rotation."""
-        return int(self.flip) + len(self.blurs) + len(self.rotations)
 
 
 def augment_first_frame(
     image: np.ndarray,
     position: torch.Tensor,
-    scale: float,
+    scale: torch.Tensor | float,
     sample_size: int,
-    augmentations: Augmentations,
-    draws: torch.Tensor,
+    settings: AugmentationSettings,
+    draw: Callable[[int], torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The plain sample and its augmentations, (N, 3, S, S) float32 0..255, and their shifts, (N, 2) int64.
 
+    The order is: plain, the relative shifts, one mirrored left-right, the blurs, the rotations.
+
     image: uint8 H x W x 3. position: (2,) float32, the target's centre (y, x); it is rounded to whole pixels.
     scale: image pixels per sample pixel. sample_size: S.
-    draws: (augmentations.num_draws, 2) float32 uniform in [0, 1), (y, x) for each of flip, blurs and rotations in
-        this order; `torch.rand(augmentations.num_draws, 2, generator=generator)` makes them.
+    draw: called once with the number of random shifts n; returns (n, 2) float32 uniform in [0, 1), (y, x) for the
+        mirrored, each blurred and each rotated sample in this order.
     A shift of (dy, dx) means that what was in the middle is now dy pixels lower and dx pixels farther right.
     Border pixels are repeated outside the image.
     """
-    expanded_size = int(sample_size * augmentations.expansion_factor)
+    expanded_size = int(sample_size * settings.expansion_factor)
+    # Both sides are even or both odd, so that the sample lies exactly in the middle.
     expanded_size += (expanded_size - sample_size) % 2
     extent = np.float32(scale) * np.float32(expanded_size)
     region = sample_patch(image, position.round(), extent, expanded_size).patch
 
-    fixed = [torch.zeros(2), *(torch.tensor(shift) * sample_size / 2 for shift in augmentations.relative_shifts)]
-    drawn = (draws - 0.5) * sample_size * augmentations.random_shift_factor
-    shifts = torch.cat([torch.stack(fixed), drawn]).long()
-    transforms = [_unchanged] * len(fixed) + _transforms(augmentations)
+    moving = _moving_transforms(settings)
+    fixed = torch.tensor([(0.0, 0.0), *settings.relative_shifts]) * sample_size / 2
+    drawn = (draw(len(moving)) - 0.5) * sample_size * settings.random_shift_factor
+    shifts = torch.cat([fixed, drawn]).long()
+    transforms = [_unchanged] * len(fixed) + moving
     patches = [
         _shifted_centre(transform(region), sample_size, shift)
         for transform, shift in zip(transforms, shifts.tolist(), strict=True)
@@ -79,11 +58,11 @@ def augment_first_frame(
     return torch.cat(patches), shifts
 
 
-def _transforms(augmentations: Augmentations) -> list[Transform]:
-    flips = [_flip] if augmentations.flip else []
-    blurs = [partial(_blur, sigmas=sigmas) for sigmas in augmentations.blurs]
-    rotations = [partial(_rotate, degrees=degrees) for degrees in augmentations.rotations]
-    return [*flips, *blurs, *rotations]
+def _moving_transforms(settings: AugmentationSettings) -> list[Transform]:
+    """Those whose samples are also shifted at random."""
+    blurs = [partial(_blur, sigmas=sigmas) for sigmas in settings.blur_sigmas]
+    rotations = [partial(_rotate, degrees=degrees) for degrees in settings.rotations]
+    return [_flip, *blurs, *rotations]
 
 
 def _shifted_centre(region: torch.Tensor, size: int, shift: list[int]) -> torch.Tensor:
