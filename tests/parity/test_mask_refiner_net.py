@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Reference, key_shapes
 from recipe import MASK_REFINER, net_input
+from recorded import Reference, key_shapes
 from torch import Tensor
 
 from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner

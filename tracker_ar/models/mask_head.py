@@ -1,6 +1,6 @@
 """The mask head: the segmentation network of FRTM, fed with the fused correlation instead of a score map.
 
-"Learning Fast and Robust Target Models for Video Object Segmentation" (Robinson et al. 2020), section 3.3: from the
+"Learning Fast and Robust Target Models for Video Object Segmentation" (Robinson et al. 2020): from the
 deepest features to the finest, each level encodes features and scores (TSE), refines (RRB), merges with the level below
 under channel attention (CAB) and refines again. Levels carry the authors' names: layer5 is the last ResNet stage.
 """

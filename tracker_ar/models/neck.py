@@ -1,6 +1,6 @@
 """The neck of Alpha-Refine: how the reference target and the search region meet.
 
-"Alpha-Refine: Boosting Tracking Performance by Precise Bounding Box Estimation" (Yan et al. 2021), section 3.2:
+"Alpha-Refine: Boosting Tracking Performance by Precise Bounding Box Estimation" (Yan et al. 2021):
 pixel-wise correlation keeps where each part of the target responds; a squeeze-and-excitation and a non-local block
 then weigh channels and positions.
 """

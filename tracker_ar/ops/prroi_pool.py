@@ -1,6 +1,6 @@
 """Precise RoI pooling: the exact mean of the bilinear surface over each bin of a box.
 
-From "Acquisition of Localization Confidence for Accurate Object Detection" (IoU-Net, Jiang et al. 2018), eq. 4 to 6.
+From "Acquisition of Localization Confidence for Accurate Object Detection" (IoU-Net, Jiang et al. 2018), section 3.3.
 
 Bilinear interpolation puts a hat function on every cell, and the hat of a cell is the product of one in y and one
 in x. The integral over a bin therefore separates: with the integrated hats as matrices, a box is pooled by
