@@ -1,0 +1,1 @@
+"""Evaluation by the VOT toolkit: sequences, the toolkit's commands, tables and pictures."""
