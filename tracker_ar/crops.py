@@ -57,12 +57,15 @@ class RefinerCrop:
 
 
 def as_rgb_image(image: np.ndarray) -> np.ndarray:
-    """The image as uint8 H x W x 3, C-contiguous; the same array when it is that already.
+    """The image as uint8 H x W x 3, C-contiguous; not copied when it is that already.
 
     Accepted: grey (H x W or H x W x 1, repeated into three channels), RGB, RGBA (alpha is dropped), and other
     number types whose values are in 0..255 (rounded). Raises InputError for anything else.
     """
-    pixels = np.asarray(image)
+    try:
+        pixels = np.asarray(image)
+    except ValueError as error:
+        raise InputError("An image is a rectangular H x W x 3 array, not rows of different length.") from error
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.size == 0:

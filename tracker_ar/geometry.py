@@ -31,9 +31,9 @@ def clip_box(box: BoxLike, image_size: tuple[int, int], min_side: float = 10.0) 
     """Move the corners of a box into the image, (4,) float64, as the VOT2020 entry does.
 
     The top left corner stays at least `min_side` pixels away from the right and bottom borders, the bottom
-    right corner as far from the left and top ones. So a box that touches or leaves the image keeps at least
-    `min_side` pixels a side, while a small box well inside is left as it is. In an image narrower than
-    `min_side` the result spans the image.
+    right corner as far from the left and top ones. So a box that reaches a border or lies outside keeps at least
+    `min_side` pixels in that direction, while a small box well inside is left as it is. In an image narrower
+    than `min_side` the result spans the image.
 
     Raises InputError for values that are not finite and when no area is left (a negative size).
     """
