@@ -150,13 +150,15 @@ def test_overlap_of_known_boxes() -> None:
     st.sampled_from([None, 1.5]),
 )
 @settings(deadline=None)
-def test_search_regions(position: tuple[float, float], size: float, mode: str, max_change: float | None) -> None:
+def test_search_regions(
+    position: tuple[float, float], size: float, mode: str, max_change: float | None
+) -> None:
     region = sample_patch(IMAGE, position, size, 32, mode, max_change)
     assert region.patch.shape == (1, 3, 32, 32)
     assert IMAGE.min() <= region.patch.min() and region.patch.max() <= IMAGE.max()
     top, left, bottom, right = region.coords.tolist()
     assert bottom - top == right - left >= 2
-    # The sample is thinned only from about twice the output on, so the stride bounds what rounding can change.
+    # Large regions are thinned by this stride, which bounds what rounding can change.
     stride = max(int(size / 32), 1)
     if mode == "replicate":
         assert abs((bottom - top) - size) <= 1.5 * stride + 1
@@ -221,9 +223,11 @@ def test_pasting_a_full_map_marks_exactly_the_window(box: tuple[float, ...]) -> 
 @settings(deadline=None)
 def test_box_in_crop_pastes_back_to_the_box(width: int, height: int, x: int, y: int) -> None:
     crop = refiner_crop(IMAGE, [x, y, width, height], size=240)
-    left, top, right, bottom = crop.box_in_crop[[0, 1, 0, 1]] + np.array([0, 0, *crop.box_in_crop[2:]])
+    # Pixel centres lie half a pixel from the crop's corner, box coordinates start at the first centre.
+    near = np.rint(crop.box_in_crop[:2] + 0.5).astype(int)
+    far = np.rint(crop.box_in_crop[:2] + crop.box_in_crop[2:] + 0.5).astype(int)
     inside = np.zeros((240, 240), np.float32)
-    inside[round(float(top) + 0.5):round(float(bottom) + 0.5), round(float(left) + 0.5):round(float(right) + 0.5)] = 1
+    inside[near[1] : far[1], near[0] : far[0]] = 1
     found = box_from_mask(paste_back(inside, crop, (HEIGHT, WIDTH)) > 0.5)
     assert np.abs(found - np.array([x, y, width, height])).max() <= 1
 

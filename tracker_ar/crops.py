@@ -1,9 +1,9 @@
 """Cutting search regions out of images and pasting masks back.
 
 The base tracker and the refiner cut differently. The base tracker takes a square around the target, keeps its
-aspect ratio, and repeats border pixels (or moves inside the image). The refiner takes twice the target in each
-direction, squeezes that to a square, and fills with black. Both follow the published VOT2020 entry to the pixel,
-because the networks were trained and tuned on exactly these crops.
+aspect ratio, and repeats border pixels (or moves inside the image). The refiner takes twice the target in
+each direction, squeezes that to a square, and fills with black. Both follow the published VOT2020 entry to
+the pixel, because the networks were trained and tuned on exactly these crops.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def as_rgb_image(image: np.ndarray) -> np.ndarray:
     try:
         pixels = np.asarray(image)
     except ValueError as error:
-        raise InputError("An image is a rectangular H x W x 3 array, not rows of different length.") from error
+        raise InputError("An image is an H x W x 3 array; these rows differ in length.") from error
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.size == 0:
-        raise InputError(f"An image is a non-empty H x W x 3 array (or grey, or RGBA), not of shape {pixels.shape}.")
+        raise InputError(f"An image is a non-empty H x W x 3, grey or RGBA array, not {pixels.shape}.")
     if pixels.dtype != np.uint8:
         pixels = _as_uint8(pixels)
     if pixels.shape[2] == 1:
@@ -99,20 +99,21 @@ def sample_patch(
 ) -> SearchRegion:
     """Cut `sample_size` (height, width) pixels around `position` (y, x) and resize them to `output_size`.
 
-    image: uint8 H x W x 3; only the pixels that are needed are converted. Sizes may be one number for a square.
-    border_mode: "replicate" repeats border pixels where the region leaves the image. "inside" shrinks the region
-        until it fits, "inside_major" until its better fitting side fits, either by at most `max_scale_change`
-        (no limit if None), and both shift it inside as far as it goes.
-    The position is truncated to whole pixels. Regions over about twice the output are first thinned by a whole
-    number of rows and columns, so the coordinates that come back are multiples of that stride.
+    image: uint8 H x W x 3; only the pixels that are needed are converted.
+    sample_size, output_size: (height, width), or one number for a square.
+    border_mode: "replicate" repeats border pixels where the region leaves the image. "inside" shrinks the
+        region until it fits, "inside_major" until its better fitting side fits, either by at most
+        `max_scale_change` (no limit if None), and both shift it inside as far as it goes.
+    The position is truncated to whole pixels. Regions over about twice the output are first thinned by a
+    whole number of rows and columns, so the coordinates that come back are multiples of that stride.
 
     Raises InputError for a position or size that is not finite, or a size that is not positive.
     """
     image_size = np.array(image.shape[:2])
     centre, size, output = _pair(position), _pair(sample_size), _pair(output_size).astype(np.int64)
     if not (np.isfinite(centre).all() and np.isfinite(size).all() and size.min() > 0):
-        raise InputError(f"No search region of size {size.tolist()} at {centre.tolist()}: both must be finite "
-                         "and the size positive.")
+        raise InputError(f"No search region of size {size.tolist()} at {centre.tolist()}: "
+                         "both must be finite and the size positive.")
     if border_mode != "replicate":
         size = _shrunken_size(size, image_size, border_mode, max_scale_change)
 
@@ -138,8 +139,9 @@ def sample_patch(
 def refiner_crop(image: np.ndarray, box: BoxLike, factor: float = 2.0, size: int = 384) -> RefinerCrop:
     """Cut `factor` times the box in each direction, centred on it, and resize to `size` x `size` pixels.
 
-    image: uint8 H x W x 3. What lies outside the image is black, and so are the last row and column of the image
-    wherever the region reaches them: the published entry pads one pixel early, and its weights know only that.
+    image: uint8 H x W x 3. What lies outside the image is black, and so are the last row and column of the
+    image wherever the region reaches them: the published entry pads one pixel early, and its weights know
+    only that.
     The aspect ratio is not kept. The box may lie outside the image; then the crop is black.
 
     Raises InputError for a box without a positive, finite size, or many times larger than the image.
@@ -205,7 +207,7 @@ def _shrunken_size(
 
 
 def _shift_inside(top_left: np.ndarray, bottom_right: np.ndarray, image_size: np.ndarray) -> np.ndarray:
-    """How far to move a region so that it lies inside, or stands out equally on both sides where it is larger."""
+    """How far to move a region so that it lies inside, or stands out equally on both sides if larger."""
     shift = np.maximum(-top_left, 0) - np.maximum(bottom_right - image_size, 0)
     moved = top_left + shift
     outside = (np.maximum(-moved, 0) + np.maximum(bottom_right + shift - image_size, 0)) // 2

@@ -31,9 +31,9 @@ def clip_box(box: BoxLike, image_size: tuple[int, int], min_side: float = 10.0) 
     """Move the corners of a box into the image, (4,) float64, as the VOT2020 entry does.
 
     The top left corner stays at least `min_side` pixels away from the right and bottom borders, the bottom
-    right corner as far from the left and top ones. So a box that reaches a border or lies outside keeps at least
-    `min_side` pixels in that direction, while a small box well inside is left as it is. In an image narrower
-    than `min_side` the result spans the image.
+    right corner as far from the left and top ones. So a box that reaches a border or lies outside keeps at
+    least `min_side` pixels in that direction, while a small box well inside is left as it is. In an image
+    narrower than `min_side` the result spans the image.
 
     Raises InputError for values that are not finite and when no area is left (a negative size).
     """
@@ -55,7 +55,7 @@ def box_from_mask(mask: np.ndarray) -> np.ndarray:
     columns = np.flatnonzero(mask.any(axis=0))
     rows = np.flatnonzero(mask.any(axis=1))
     if rows.size == 0:
-        raise InputError("The mask marks no pixel, so it has no box. Give a mask with at least one pixel set.")
+        raise InputError("The mask marks no pixel, so it has no box: set at least one pixel.")
     left, right = columns[[0, -1]]
     top, bottom = rows[[0, -1]]
     return np.array([left, top, right - left + 1, bottom - top + 1], dtype=np.float64)
@@ -64,8 +64,8 @@ def box_from_mask(mask: np.ndarray) -> np.ndarray:
 def mask_from_box(box: BoxLike, image_size: tuple[int, int]) -> np.ndarray:
     """A uint8 {0, 1} mask of `image_size` that is one inside the box.
 
-    Corners are rounded to the nearest whole pixel, halves to the even one. The mask is empty when the box lies
-    outside the image or rounds to nothing. Raises InputError for a box without a positive, finite size.
+    Corners are rounded to the nearest whole pixel, halves to the even one. The mask is empty when the box
+    lies outside the image or rounds to nothing. Raises InputError for a box without a positive, finite size.
     """
     x, y, width, height = checked_box(box)
     left, top = max(round(x), 0), max(round(y), 0)
@@ -76,7 +76,7 @@ def mask_from_box(box: BoxLike, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def pad_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """The mask as uint8 {0, 1} of exactly `image_size`: zeros are added, or pixels cut, at the right and bottom.
+    """The mask as uint8 {0, 1} of exactly `image_size`, zeros added or pixels cut at the right and bottom.
 
     A mask that arrives over TraX reaches only as far as the lower right corner of the target. Any dtype is
     accepted; what is not zero counts as target. Raises InputError for a mask that is not two-dimensional.
@@ -101,8 +101,9 @@ def box_iou(first: BoxLike, second: BoxLike) -> float:
 def rect_to_rel(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     """Boxes (..., 4) as x, y, width, height -> centre / `size`, log width, log height, shape (..., 4).
 
-    `size` (..., 2) is a reference width and height, in which steps of the centre are measured. In this space the
-    box refinement ascends the predicted IoU (PrDiMP, Danelljan et al., CVPR 2020; "relative" in its settings).
+    `size` (..., 2) is a reference width and height, in which steps of the centre are measured. In this space
+    the box refinement ascends the predicted IoU (PrDiMP, Danelljan et al., CVPR 2020; "relative" in its
+    settings).
     """
     extent = boxes[..., 2:]
     centre = boxes[..., :2] + extent / 2
@@ -121,7 +122,7 @@ def _four_finite_values(box: BoxLike) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise InputError(f"A box is four numbers (x, y, width, height), not {box!r}.") from error
     if values.shape != (4,):
-        raise InputError(f"A box is four numbers (x, y, width, height), not an array of shape {values.shape}.")
+        raise InputError(f"A box is four numbers (x, y, width, height), not shape {values.shape}.")
     if not np.isfinite(values).all():
         raise InputError(f"The box {values.tolist()} holds NaN or infinity: give finite pixel coordinates.")
     return values

@@ -1,7 +1,7 @@
-"""The images of the recorded reference outputs: integer arithmetic on a Philox stream, so equal on every machine.
+"""The images of the recorded reference outputs: integers from a Philox stream, equal on every machine.
 
-The sequence has 44 frames: a high-contrast ellipse crosses a pale background and leaves at the right from frame 38. A
-second, equal ellipse passes in frames 8 to 11; in frames 14 and 15 the target is hidden.
+The sequence has 44 frames: a high-contrast ellipse crosses a pale background and leaves at the right from
+frame 38. A second, equal ellipse passes in frames 8 to 11; in frames 14 and 15 the target is hidden.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ HIDDEN_FRAMES = (14, 15)
 def blocks(seed: int, height: int, width: int, block: int) -> np.ndarray:
     """uint8 (height, width, 3): squares of `block` pixels in random colours."""
     rows, columns = -(-height // block), -(-width // block)
-    colours = np.random.Generator(np.random.Philox(key=seed)).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    stream = np.random.Generator(np.random.Philox(key=seed))
+    colours = stream.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
     return np.kron(colours, np.ones((block, block, 1), np.uint8))[:height, :width].copy()
 
 
 def corner(t: int) -> tuple[int, int]:
-    """(x, y) of the target's top left corner in frame t: steadily to the right, up and down every 20 frames."""
+    """(x, y) of the target's top left corner in frame t: always to the right, down and up every 20 frames."""
     phase = t % 20
     return 110 + 4 * t, 60 + 3 * min(phase, 20 - phase)
 

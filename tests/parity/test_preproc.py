@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ GREY_LEVEL = 1e-3
 
 
 def assert_matches(key: str, actual: np.ndarray, tolerance: float) -> None:
-    """Compare with a recorded array; long ones are recorded as 1024 samples, the shape, and mean, std, sum, ..."""
+    """Compare with a recorded array; long ones are recorded as 1024 samples, shape and statistics."""
     if key in PREPROC:
         np.testing.assert_allclose(actual, PREPROC[key], rtol=0, atol=tolerance)
         return
@@ -55,8 +56,8 @@ TRANSFORMS = [
     augmentation._unchanged,
     augmentation._unchanged,
     augmentation._flip,
-    *(lambda region, sigmas=sigmas: augmentation._blur(region, sigmas) for sigmas in ((3, 1), (1, 3), (2, 2))),
-    *(lambda region, degrees=degrees: augmentation._rotate(region, degrees) for degrees in (10, -10, 45, -45)),
+    *(partial(augmentation._blur, sigmas=sigmas) for sigmas in ((3, 1), (1, 3), (2, 2))),
+    *(partial(augmentation._rotate, degrees=degrees) for degrees in (10, -10, 45, -45)),
 ]
 
 
@@ -95,7 +96,8 @@ def test_refiner_crop_and_back(index: int) -> None:
     # OpenCV may round a resized 8-bit value either way, depending on its build.
     np.testing.assert_allclose(crop.pixels.astype(int), PREPROC[f"se{index}.crop"], rtol=0, atol=1)
     left, top, right, bottom = crop.window
-    np.testing.assert_allclose([96 / (bottom - top), 96 / (right - left)], PREPROC[f"se{index}.fac"], rtol=1e-12)
+    zoom = [96 / (bottom - top), 96 / (right - left)]
+    np.testing.assert_allclose(zoom, PREPROC[f"se{index}.fac"], rtol=1e-12)
     np.testing.assert_allclose(crop.box_in_crop, PREPROC[f"se{index}.box"], rtol=0, atol=1e-5)
 
     pasted = paste_back(uniform_map(31, 48), crop, (synth.H, synth.W))

@@ -1,7 +1,7 @@
-"""Augmented samples of the first frame, from which the target filter is learned (DiMP, Bhat et al., ICCV 2019).
+"""Augmented samples of the first frame, from which the target filter is learned (DiMP, Bhat et al., 2019).
 
-All samples are cut from one region that is larger than the search region, so that shifted and rotated samples show
-the scene around the target and not repeated border pixels.
+All samples are cut from one region that is larger than the search region, so that shifted and rotated samples
+show the scene around the target and not repeated border pixels.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def augment_first_frame(
 
     image: uint8 H x W x 3. position: (2,) float32, the target's centre (y, x); it is rounded to whole pixels.
     scale: image pixels per sample pixel. sample_size: S.
-    draw: called once with the number of random shifts n; returns (n, 2) float32 uniform in [0, 1), (y, x) for the
-        mirrored, each blurred and each rotated sample in this order.
+    draw: called once with the number of random shifts n; returns (n, 2) float32 uniform in [0, 1), (y, x) for
+        the mirrored, each blurred and each rotated sample in this order.
     A shift of (dy, dx) means that what was in the middle is now dy pixels lower and dx pixels farther right.
     Border pixels are repeated outside the image.
     """
