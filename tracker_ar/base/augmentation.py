@@ -68,7 +68,7 @@ def _moving_transforms(settings: AugmentationSettings) -> list[Transform]:
 def _shifted_centre(region: torch.Tensor, size: int, shift: list[int]) -> torch.Tensor:
     """The central (1, C, size, size) of a region whose content is moved by (y, x), border pixels repeated."""
     rows, columns = (
-        (torch.arange(size) + (side - size + 1) // 2 - moved).clamp(0, side - 1)
+        (torch.arange(size) + (side - size) // 2 - moved).clamp(0, side - 1)
         for side, moved in zip(region.shape[2:], shift)
     )
     return region[:, :, rows][:, :, :, columns]
