@@ -1,1 +1,1 @@
-"""The VOT side of the project: a TraX server around a tracker, and the modules that ``trackers.ini`` names."""
+"""The VOT side of the project: a TraX server around a tracker and the modules named in ``trackers.ini``."""

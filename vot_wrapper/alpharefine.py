@@ -1,4 +1,4 @@
-"""Tracker id ``AlphaRefine``: the challenge entry where the authors' checkpoints are installed, else ``lite``."""
+"""Tracker id ``AlphaRefine``: the challenge entry if the authors' weights are installed, else ``lite``."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tracker_ar.geometry import checked_box, mask_from_box, pad_mask
 def decode_region(region: trax.Region, image_size: tuple[int, int]) -> np.ndarray:
     """The initial region as the tracker takes it.
 
-    A mask becomes a uint8 {0,1} array of ``image_size`` (height, width): TraX sends one that ends at its lower
+    A mask becomes a uint8 {0,1} array of ``image_size`` (height, width); what TraX sends ends at its lower
     right corner. A rectangle becomes a float64 box ``x, y, w, h``. A polygon becomes the box around its
     corners. Raises InputError for any other kind and for regions without area.
     """

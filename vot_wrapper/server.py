@@ -96,7 +96,7 @@ class Session:
         self._image_size = (0, 0)
 
     def answer(self, request: trax.server.Request) -> tuple[trax.Mask, dict[str, str]]:
-        """The state for one request: a mask of the size of its image, ``confidence`` 0..1 and the profile's name.
+        """The state for one request: a mask of its image's size, ``confidence`` 0..1, the profile's name.
 
         A frame that cannot be read or used repeats the last mask with confidence 0 and a line on stderr.
         Raises InputError when the first frame or its region is unusable: there is no state to repeat then.

@@ -1,4 +1,4 @@
-"""Tracker id ``StaticBox``: reports the box of the first frame for ever. The least that a tracker must beat."""
+"""Tracker id ``StaticBox``: the box of the first frame for ever. The least that a tracker must beat."""
 
 from __future__ import annotations
 

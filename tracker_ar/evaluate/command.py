@@ -9,7 +9,13 @@ from tracker_ar.errors import EvaluationError
 from tracker_ar.evaluate import toolkit
 from tracker_ar.evaluate.pictures import write_overview
 from tracker_ar.evaluate.report_table import eao_interval, format_table, read_scores
-from tracker_ar.evaluate.sequences import PROJECT_ROOT, WORKSPACE, link_sequences, listed_sequences, make_sequences
+from tracker_ar.evaluate.sequences import (
+    PROJECT_ROOT,
+    WORKSPACE,
+    link_sequences,
+    listed_sequences,
+    make_sequences,
+)
 
 STATIC_TRACKER = "StaticBox"
 
@@ -45,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
     low, high = eao_interval(analysis)
     summary = "\n".join([
-        f"{args.tracker}, profile {profile}, {len(loaded.dataset)} sequences, EAO over {low} to {high} frames",
+        f"{args.tracker}, profile {profile}, {len(loaded.dataset)} sequences, "
+        f"EAO over {low} to {high} frames",
         "",
         format_table({tracker: read_scores(analysis, tracker) for tracker in trackers}),
     ])
@@ -76,13 +83,14 @@ def prepare_workspace(workspace: Path, sequences: Path | None = None) -> None:
 
 def _downloads_its_own(workspace: Path) -> bool:
     """Whether the stack is one of the toolkit's, which name the data set that belongs to them."""
-    stack = next((line.partition(":")[2].strip() for line in (workspace / "config.yaml").read_text().splitlines()
-                  if line.startswith("stack:")), "")
+    lines = (workspace / "config.yaml").read_text().splitlines()
+    stack = next(line.partition(":")[2].strip() for line in lines if line.startswith("stack:"))
     return not (workspace / stack).is_file()
 
 
 def _only_profile(profiles: set[str], tracker: str) -> str:
     if len(profiles) > 1:
-        raise EvaluationError(f"the results of {tracker} come from different profiles ({', '.join(sorted(profiles))})"
-                              ", because checkpoints were installed or removed in between; use --force")
+        names = ", ".join(sorted(profiles))
+        raise EvaluationError(f"the results of {tracker} come from several profiles ({names}), because checkpoints "
+                              "were installed or removed in between; use --force to run all again")
     return next(iter(profiles), "not reported")

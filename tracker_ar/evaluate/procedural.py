@@ -57,7 +57,7 @@ class Scene:
 
 
 def write_made_sequences(folder: Path) -> list[str]:
-    """Render every scene into ``folder`` in the VOT layout, replacing earlier renderings; returns the names."""
+    """Render every scene into ``folder`` in the VOT layout, over earlier renderings; returns the names."""
     scenes = [_deforming(), _occluded(), _scaled(), _articulated()]
     for scene in scenes:
         _write_scene(scene, folder / scene.name)
@@ -81,7 +81,7 @@ def render(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def anchor_values(length: int, step: int = ANCHOR_STEP) -> list[int]:
-    """Anchors as in VOT2020: every ``step`` frames and at the end; forward in the first half, else backward."""
+    """Anchors as in VOT2020: every ``step`` frames and the last; forward in the first half, else backward."""
     anchors = [0] * length
     for frame in [*range(0, length, step), length - 1]:
         anchors[frame] = 1 if 2 * frame < length - 1 else -1
@@ -185,7 +185,8 @@ def _walker(steps: int) -> Outline:
         legs = [(-0.1, 0.3, swing), (0.1, 0.3, -swing)]
         arms = [(-0.2, -0.35, 0.8 * swing + 0.5), (0.2, -0.35, 0.8 * swing - 0.5)]
         return [_ellipse(0, 0, 0.3, 0.5), _ellipse(0, -0.7, 0.22, 0.24),
-                *(_ellipse(x + 0.35 * np.sin(a), y + 0.35 * np.cos(a), 0.11, 0.45, -a) for x, y, a in legs + arms)]
+                *(_ellipse(x + 0.35 * np.sin(angle), y + 0.35 * np.cos(angle), 0.11, 0.45, -angle)
+                  for x, y, angle in legs + arms)]
 
     return outline
 
@@ -231,7 +232,7 @@ def _crop(background: np.ndarray, x: float, y: float) -> np.ndarray:
 
 def _texture(seed: int, dark: tuple[int, int, int], light: tuple[int, int, int],
              size: tuple[int, int] = (_TEXTURE_SIDE, _TEXTURE_SIDE), cell: int = 8) -> np.ndarray:
-    """Noise over five octaves between two colours, float32 (H, W, 3), 0..255; the coarsest grid is 4 cells."""
+    """Noise of five octaves between two colours, float32 (H, W, 3), 0..255; the coarsest spans 4 cells."""
     random = np.random.default_rng(seed)
     noise = np.zeros(size, np.float32)
     for octave in range(5):

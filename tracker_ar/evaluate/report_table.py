@@ -39,8 +39,8 @@ def read_scores(analysis: dict[str, Any], tracker: str) -> TrackerScores:
             _measures(analysis, "unsupervised", "AverageAccuracy", row)[0],
         )
     except (KeyError, StopIteration) as error:
-        raise EvaluationError(f"the analysis lacks {error}; the stack must have the experiments baseline, realtime "
-                              "and unsupervised with the analyses of vot2020/shortterm") from error
+        raise EvaluationError(f"the analysis lacks {error}; the stack must have the experiments and analyses "
+                              "of vot2020/shortterm: baseline, realtime and unsupervised") from error
 
 
 def eao_interval(analysis: dict[str, Any]) -> tuple[int, int]:

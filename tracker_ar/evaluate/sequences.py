@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``alpharefine sequences``."""
     parser.description = "Make, link or list the sequences that the VOT toolkit evaluates on."
     actions = parser.add_subparsers(dest="action", required=True)
-    make = actions.add_parser("make", help="render the project's own sequences (they come out the same every time)")
+    make = actions.add_parser("make", help="render the project's own sequences, the same every time")
     link = actions.add_parser("link", help="add every VOT-layout sequence of a folder")
     link.add_argument("folder", type=Path, help="a folder of sequence folders")
     link.add_argument("--masks-only", action="store_true", help="leave out sequences annotated with boxes")
@@ -49,9 +49,10 @@ def make_sequences(folder: Path) -> None:
 
 
 def link_sequences(source: Path, folder: Path, masks_only: bool = False, replace: bool = False) -> list[str]:
-    """Link every sequence of ``source`` into ``folder``, copying where links are impossible; returns their names.
+    """Link every sequence of ``source`` into ``folder``, or copy it where links are impossible.
 
-    All are checked before the first is linked. The list is extended, or with ``replace`` becomes these names.
+    All are checked before the first is linked. The list is extended, or with ``replace`` becomes these names,
+    which are returned.
     Raises DataError when a sequence is not valid, when none is found, or when a name is taken by another one.
     """
     candidates = sorted(path.parent for path in source.glob("*/groundtruth*.txt"))

@@ -1,7 +1,7 @@
 """Running the VOT toolkit as a person would, and finding out whether it succeeded.
 
-Its commands exit 0 even when they failed, so success is judged by the line that they end with and by the files
-that they leave.
+Its commands exit 0 even when they failed, so success is judged by the line that they end with and by the
+files that they leave.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _TENTHS = 10
 
 
 def evaluate(workspace: Path, trackers: list[str], force: bool = False) -> None:
-    """Run the trackers over all experiments and sequences. Raises EvaluationError with the tracker's own words."""
+    """Run the trackers over all experiments and sequences.
+
+    Raises EvaluationError with what the tracker said when it failed.
+    """
     loaded = load_workspace(workspace)
     steps = [f"{tracker} {experiment.identifier}" for tracker in trackers for experiment in loaded.stack]
     output = _vot(workspace, "evaluate", *trackers, *(["--force"] if force else []), steps=steps)
@@ -88,8 +91,8 @@ def missing_results(workspace: Workspace, trackers: list[str]) -> list[str]:
 def reported_profiles(workspace: Workspace, tracker: str) -> set[str]:
     """The names of the profiles that produced the results of a tracker on the present sequences.
 
-    They come from the property ``profile`` that our server sends with every state; the toolkit keeps it beside
-    the trajectory. Empty for trackers that send none.
+    They come from the property ``profile`` that our server sends with every state; the toolkit keeps it
+    beside the trajectory. Empty for trackers that send none.
     """
     names: set[str] = set()
     root = Path(workspace.directory) / "results" / tracker
@@ -135,6 +138,7 @@ def _cause(command: str, workspace: Path, output: list[str]) -> str:
     logs = [match[1].strip() for match in map(_LOG_FILE.search, output) if match]
     if logs:
         file = workspace / logs[-1]
-        said = [line for line in file.read_text(errors="replace").splitlines() if not _PROTOCOL_LINE.match(line)]
+        lines = file.read_text(errors="replace").splitlines()
+        said = [line for line in lines if not _PROTOCOL_LINE.match(line)]
         message += [f"The tracker said ({file}):", *said[-_LINES_KEPT:]]
     return "\n".join(message)

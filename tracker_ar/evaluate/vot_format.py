@@ -1,7 +1,8 @@
 """Folders of sequences in the layout of the VOT toolkit.
 
-A sequence is a folder with ``color/%08d.jpg`` (from 1), ``groundtruth.txt`` (a region a line), ``anchor.value``
-(a number a line: 1 start here and run forward, -1 backward, 0 neither) and ``sequence`` (``key=value`` lines).
+A sequence is a folder with ``color/%08d.jpg`` (from 1), ``groundtruth.txt`` (a region a line),
+``anchor.value`` (a number a line: 1 start here and run forward, -1 backward, 0 neither) and ``sequence``
+(``key=value`` lines).
 ``list.txt`` beside the sequences names those that belong to the data set.
 """
 
@@ -64,7 +65,8 @@ def inspect_sequence(path: Path) -> SequenceInfo:
 
     regions = _lines(path / metadata.get("groundtruth", "groundtruth.txt").strip(), length)
     _check_anchors(path / "anchor.value", regions)
-    return SequenceInfo(path, length, all(region.startswith("m") or _is_special(region) for region in regions))
+    has_masks = all(region.startswith("m") or _is_special(region) for region in regions)
+    return SequenceInfo(path, length, has_masks)
 
 
 def read_list(folder: Path) -> list[str]:
