@@ -31,7 +31,10 @@ class TargetState:
 
 
 class SuperDiMPTracker:
-    """Follows one target. `initialize` once, then `track` each frame; `correct` may move it in between."""
+    """Follows one target. `initialize` once, then `track` each frame; `correct` may move it in between.
+
+    After a frame `scores`, (h, w) float32, and `decision` say how it was found.
+    """
 
     def __init__(self, network: SuperDiMP, settings: BaseSettings, device: torch.device, seed: int = 0) -> None:
         self._network = network.to(device).eval().requires_grad_(False)
@@ -71,10 +74,10 @@ class SuperDiMPTracker:
         )
         backbone = self._network.extract_backbone(normalize(region.patch).to(self._device))
         features = self._network.classification_features(backbone)
-        scores = self._network.classifier.scores(self.filter, features)[0, 0].float().cpu()
+        self.scores = self._network.classifier.scores(self.filter, features)[0, 0].float().cpu()
         search = self._geometry(region.coords, features)
 
-        translation, decision = localize(scores, search, state.position, state.size, settings.localization)
+        translation, decision = localize(self.scores, search, state.position, state.size, settings.localization)
         if decision is not Decision.NOT_FOUND:
             state.position = keep_inside(
                 search.position + translation, state.size, self._image_size, settings.localization.inside_ratio
@@ -87,7 +90,7 @@ class SuperDiMPTracker:
             if self._refined_position is not None:
                 self.state.position = self._refined_position
         self.decision = decision
-        return BaseResult(self._box(), float(scores.max().clamp(0, 1)))
+        return BaseResult(self._box(), float(self.scores.max().clamp(0, 1)))
 
     def correct(self, box: np.ndarray) -> None:
         """Continue from `box`, (4,) x, y, w, h.

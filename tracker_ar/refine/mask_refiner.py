@@ -48,7 +48,7 @@ class Refiner:
     def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:
         """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels."""
         crop = self._crop(image, box)
-        logits = self._network(self._kernel, self._input(crop))
+        logits = self._network.search(self._kernel, self._input(crop))
         inside = torch.sigmoid(logits)[0, 0].float().cpu().numpy()
         probabilities = paste_back(inside, crop, image.shape[:2])
         mask = (probabilities > self._settings.threshold).astype(np.uint8)

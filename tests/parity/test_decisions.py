@@ -1,0 +1,62 @@
+"""Localisation decisions and sample-memory weights against the authors' system: decisions exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
+from tracker_ar.base.memory import SampleMemory
+from tracker_ar.profiles import LocalizationSettings, MemorySettings
+
+DATA = Path(__file__).parent / "data"
+LOCALIZE = json.loads((DATA / "localize.json").read_text())
+HELPERS = json.loads((DATA / "helpers.json").read_text())
+
+
+def tensor(values: object) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("index", range(len(LOCALIZE["cases"])))
+def test_localization_decides_as_the_reference(index: int) -> None:
+    case = LOCALIZE["cases"][index]
+    scores = torch.from_numpy(np.load(DATA / "localize.npz")[f"loc{index}.scores"])[0, 0]
+    search = SearchGeometry(
+        tensor(LOCALIZE["sample_pos"][0]), tensor(LOCALIZE["sample_scale"][0]), tensor([16.0, 16.0])
+    )
+    translation, decision = localize(
+        scores, search, tensor(case["pos"]), tensor(case["target_sz"]), LocalizationSettings()
+    )
+    assert decision is Decision(case["flag"])
+    np.testing.assert_array_equal(translation.numpy(), np.float32(case["translation"]))
+
+
+def test_ties_go_to_the_first_column() -> None:
+    scores = torch.zeros(3, 3)
+    scores[1, 0] = scores[0, 2] = scores[2, 2] = 3.0
+    best, at = peak(scores)
+    assert best == HELPERS["max2d_ties"][0][0]
+    assert at.tolist() == HELPERS["max2d_ties"][1][0]
+
+
+def test_the_target_is_kept_partly_inside() -> None:
+    for proposed, size, expected in HELPERS["update_state_pos"]:
+        kept = keep_inside(tensor(proposed), tensor(size), tensor([320.0, 240.0]).flip(0), 0.2)
+        np.testing.assert_array_equal(kept.numpy(), np.float32(expected))
+
+
+def test_memory_weights_over_eighty_frames() -> None:
+    reference = np.load(DATA / "memory.npz")
+    memory = SampleMemory(torch.zeros(15, 1, 1, 1), torch.zeros(15, 4), MemorySettings())
+    for frame, rate in enumerate(reference["lr"]):
+        slot = memory.add(torch.full((1, 1, 1, 1), float(frame)), torch.full((4,), float(frame)), float(rate))
+        assert slot == reference["replace_ind"][frame]
+        np.testing.assert_array_equal(memory.weights.numpy(), reference["weights"][frame])
+        assert memory.features[slot].item() == frame and memory.boxes[slot, 0].item() == frame
+    assert memory.count == 50
+    assert memory.active_weights[:15].sum() >= 0.25 - 1e-6

@@ -1,0 +1,125 @@
+"""The whole tracker against the authors' system, one frame at a time.
+
+With random weights a free run is chaotic, so before every frame the recorded state, filter and random draws are put
+in. Tolerances are ten times what 1e-6 of noise on the weights does to the authors' own system.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import synth
+from conftest import load_recipe
+from recipe import MASK_REFINER, SUPER_DIMP
+from tracker_ar.base import super_dimp
+from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState
+from tracker_ar.models.mask_refiner import build_mask_refiner
+from tracker_ar.models.super_dimp import build_super_dimp
+from tracker_ar.profiles import VOT2020
+from tracker_ar.refine import Refinement, Refiner
+from tracker_ar.tracker import AlphaRefineTracker
+
+REFERENCE = np.load(Path(__file__).parent / "data" / "track_synth.npz")
+FRAMES = len(REFERENCE["flag"])
+
+
+def recorded(name: str, frame: int | None = None) -> torch.Tensor:
+    values = REFERENCE[name] if frame is None else REFERENCE[name][frame]
+    return torch.from_numpy(np.array(values))
+
+
+class RecordedBoxes(Refiner):
+    """Refines the recorded box in place of the one it is given: a fraction of a pixel moves the crop's rounding."""
+
+    frame = 0
+
+    def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:
+        return super().refine(image, REFERENCE["box"][self.frame])
+
+
+class RecordedDraws:
+    """Stands in for the tracker's random source and hands out what the authors' run drew."""
+
+    def __init__(self, seed: int) -> None:
+        self.frame = 0
+
+    def augmentation_shifts(self, count: int) -> torch.Tensor:
+        assert count == len(REFERENCE["init.draws"])
+        return recorded("init.draws")
+
+    def kept_channels(self, samples: int, channels: int, dropout: float) -> torch.Tensor:
+        return recorded("init.dropout_keep")
+
+    def box_noise(self, count: int) -> torch.Tensor:
+        return recorded("rand", self.frame)[:count]
+
+
+@pytest.fixture(scope="module")
+def run() -> dict[str, list]:
+    """The sequence once, teacher-forced; what the tests below look at is noted for every frame."""
+    device = torch.device("cpu")
+    notes: dict[str, list] = {name: [] for name in ("scores", "flag", "box", "filter", "mask", "weights")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(super_dimp, "RandomSource", RecordedDraws)
+        base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), VOT2020.base, device)
+        refiner = RecordedBoxes(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, device)
+        tracker = AlphaRefineTracker(base, refiner, VOT2020)
+        tracker.initialize(synth.frame(0), synth.mask(0))
+    notes["start"] = [base.state, base.filter, base.memory.boxes.clone(), base.modulation]
+    for frame in range(FRAMES):
+        base.state = TargetState(
+            recorded("pos_in", frame), recorded("sz_in", frame), recorded("scale_in", frame)
+        )
+        base.filter = recorded("filters")[REFERENCE["filter_in"][frame]]
+        base.random.frame = refiner.frame = frame
+        prediction = tracker.track(synth.frame(frame + 1))
+        notes["scores"].append(base.scores)
+        notes["flag"].append(base.decision.value)
+        notes["box"].append(prediction.box)
+        notes["mask"].append(prediction.mask)
+        notes["filter"].append(base.filter)
+        notes["weights"].append(base.memory.weights.clone())
+    return notes
+
+
+def test_first_frame(run: dict[str, list]) -> None:
+    state, target_filter, boxes, (modulation3, modulation4) = run["start"]
+    np.testing.assert_array_equal(state.position, REFERENCE["init.pos"])
+    np.testing.assert_array_equal(state.size, REFERENCE["init.target_sz"])
+    assert state.scale == REFERENCE["init.target_scale"]
+    np.testing.assert_array_equal(boxes, REFERENCE["init.clf_boxes"])
+    np.testing.assert_allclose(target_filter, REFERENCE["init.filter10"], atol=1e-5)
+    np.testing.assert_allclose(modulation3.flatten(), REFERENCE["init.mod3"].flatten(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(modulation4.flatten(), REFERENCE["init.mod4"].flatten(), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_and_decisions(run: dict[str, list]) -> None:
+    assert run["flag"] == [str(REFERENCE["flags"][flag]) for flag in REFERENCE["flag"]]
+    np.testing.assert_allclose(torch.stack(run["scores"]), REFERENCE["scores"], atol=7e-5)
+
+
+def test_boxes(run: dict[str, list]) -> None:
+    errors = np.abs(np.stack(run["box"]) - REFERENCE["box"]).max(axis=1)
+    assert errors.max() < 1.1
+    assert np.median(errors) < 9e-4
+
+
+def test_filter_updates(run: dict[str, list]) -> None:
+    for frame, target_filter in enumerate(run["filter"]):
+        expected = REFERENCE["filters"][REFERENCE["filter_out"][frame]]
+        np.testing.assert_allclose(target_filter, expected, atol=1e-5, err_msg=f"frame {frame}")
+
+
+def test_memory_weights(run: dict[str, list]) -> None:
+    np.testing.assert_array_equal(torch.stack(run["weights"]), REFERENCE["weights"])
+
+
+def test_masks(run: dict[str, list]) -> None:
+    for frame, mask in enumerate(run["mask"]):
+        expected = np.unpackbits(REFERENCE["mask"][frame]).reshape(synth.H, synth.W)
+        assert (mask != expected).sum() <= 2, frame
+        assert mask.shape == (synth.H, synth.W) and mask.dtype == np.uint8 and mask.flags.c_contiguous
