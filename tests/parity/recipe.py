@@ -1,7 +1,9 @@
-"""Reproducible weights and inputs, from names and shapes alone, for comparing with recorded reference outputs.
+"""Reproducible weights and inputs, from names and shapes alone, for comparing with recorded reference
+outputs.
 
-Every array comes from a Philox stream seeded with the CRC-32 of its name, shaped so that both networks give activations
-that are neither dead nor saturated. The reference outputs in data/ were recorded with exactly these weights.
+Every array comes from a Philox stream seeded with the CRC-32 of its name, shaped so that both networks give
+activations that are neither dead nor saturated. The reference outputs in data/ were recorded with exactly
+these weights.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def weight(net: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
 def net_input(seed: int, size: int) -> np.ndarray:
     """float32 (1, 3, size, size): an ImageNet-normalised image of random 16 x 16 colour blocks."""
     cells = -(-size // 16)
-    colours = np.random.Generator(np.random.Philox(key=seed)).integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+    stream = np.random.Generator(np.random.Philox(key=seed))
+    colours = stream.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
     image = np.kron(colours, np.ones((16, 16, 1), np.uint8))[:size, :size]
     normalised = (image.astype(np.float32) / np.float32(255) - _IMAGE_MEAN) / _IMAGE_STD
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])

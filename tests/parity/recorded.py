@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 DATA = Path(__file__).parent / "data"
-# Ten times the rounding of the reference itself (fp32 against fp64): another order of summation, nothing more.
+# Ten times the rounding of the reference itself (fp32 against fp64): another order of summation, nothing
+# more.
 MARGIN = 10.0
 
 
@@ -36,7 +37,7 @@ class Reference:
         return torch.from_numpy(self.arrays[key])
 
     def errors(self, key: str, actual: Tensor) -> dict[str, tuple[float, float]]:
-        """{measure: (error, tolerance)} of an output against the recorded one; long arrays are compared by samples."""
+        """{measure: (error, tolerance)} of an output against the recorded one, sampled where it is long."""
         values = actual.detach().double().numpy()
         if f"{key}.sub" in self.arrays:
             assert values.shape == tuple(self.arrays[f"{key}.shape"])

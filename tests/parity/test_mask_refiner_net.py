@@ -18,12 +18,12 @@ BOX = (95.5, 95.5, 192.0, 192.0)
 
 @pytest.fixture(scope="module")
 def outputs(mask_refiner: MaskRefiner) -> dict[str, Tensor]:
-    """Every intermediate result of one reference and one search image, under the names of the reference file."""
+    """Every intermediate result of one reference and one search image, named as in the reference file."""
     seen: dict[str, Tensor] = {}
     handles = []
 
     def record(name: str, module: torch.nn.Module) -> None:
-        handles.append(module.register_forward_hook(lambda _module, _inputs, output: seen.update({name: output})))
+        handles.append(module.register_forward_hook(lambda *call: seen.update({name: call[-1]})))
 
     record("se", mask_refiner.neck.channel_attention)
     record("neck", mask_refiner.neck)
@@ -52,7 +52,8 @@ def test_stage(name: str, outputs: dict[str, Tensor], reference: Callable[[str],
 
 
 def test_state_dict_has_the_keys_and_shapes_of_the_published_checkpoint(mask_refiner: MaskRefiner) -> None:
-    assert {key: tuple(value.shape) for key, value in mask_refiner.state_dict().items()} == key_shapes(MASK_REFINER)
+    shapes = {key: tuple(value.shape) for key, value in mask_refiner.state_dict().items()}
+    assert shapes == key_shapes(MASK_REFINER)
 
 
 def test_training_forward_reaches_every_parameter() -> None:

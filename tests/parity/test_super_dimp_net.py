@@ -32,7 +32,8 @@ def classifier_outputs(super_dimp: SuperDiMP) -> dict[str, Tensor]:
     backbone = super_dimp.extract_backbone(train_images())
     features = super_dimp.classification_features(backbone)
     initial = classifier.initial_filter(features, BOXES)
-    seen = {"bf.layer2": backbone["layer2"], "bf.layer3": backbone["layer3"], "clf": features, "filter_init": initial}
+    seen = {f"bf.{name}": layer for name, layer in backbone.items()}
+    seen |= {"clf": features, "filter_init": initial}
     for count in (1, 2, 10):
         unrolled = classifier.unroll(initial, features, BOXES, count)
         seen[f"filter_it{count}"] = unrolled.filters[-1]
@@ -59,11 +60,14 @@ def classifier_outputs(super_dimp: SuperDiMP) -> dict[str, Tensor]:
 
 
 STAGES = """bf.layer2 bf.layer3 clf filter_init filter_it1 loss_it1 filter_it2 loss_it2 filter_it10 loss_it10
-filter_upd2_weighted label_map target_mask test_clf scores scores_train mod3 mod4 iou_feat3 iou_feat4""".split()
+filter_upd2_weighted label_map target_mask test_clf scores scores_train mod3 mod4
+iou_feat3 iou_feat4""".split()
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage(name: str, classifier_outputs: dict[str, Tensor], reference: Callable[[str], Reference]) -> None:
+def test_stage(
+    name: str, classifier_outputs: dict[str, Tensor], reference: Callable[[str], Reference]
+) -> None:
     reference("dimp_net").check(name, classifier_outputs[name])
 
 
@@ -88,7 +92,8 @@ def test_ascent_on_the_predicted_iou(
 
 
 def test_state_dict_has_the_keys_and_shapes_of_the_published_checkpoint(super_dimp: SuperDiMP) -> None:
-    assert {key: tuple(value.shape) for key, value in super_dimp.state_dict().items()} == key_shapes(SUPER_DIMP)
+    shapes = {key: tuple(value.shape) for key, value in super_dimp.state_dict().items()}
+    assert shapes == key_shapes(SUPER_DIMP)
 
 
 @pytest.mark.parametrize("filter_size", [3, 4])
@@ -113,7 +118,8 @@ def test_sequences_of_a_batch_do_not_mix() -> None:
     losses = torch.zeros(4)
     for index in range(2):
         own_features, own_boxes = features[:, index], boxes[:, index]
-        alone = classifier.unroll(classifier.initial_filter(own_features, own_boxes), own_features, own_boxes, 3)
+        initial = classifier.initial_filter(own_features, own_boxes)
+        alone = classifier.unroll(initial, own_features, own_boxes, 3)
         torch.testing.assert_close(both.filters[-1][index], alone.filters[-1][0], rtol=1e-3, atol=1e-5)
         losses += torch.stack(alone.losses) / 2
     torch.testing.assert_close(torch.stack(both.losses), losses, rtol=1e-4, atol=1e-6)

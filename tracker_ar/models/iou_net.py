@@ -1,8 +1,9 @@
 """The box regressor: predicts the overlap of candidate boxes with a target that it has seen once.
 
-"ATOM: Accurate Tracking by Overlap Maximization" (Danelljan et al. 2019), section 3.1 and figure 3. The reference image
-gives two modulation vectors; they gate the pooled features of candidate boxes channel by channel. Numbers in layer
-names are ResNet blocks in the paper's count: 3 is stride 8, 4 is stride 16; r is the reference branch, t the test branch.
+"ATOM: Accurate Tracking by Overlap Maximization" (Danelljan et al. 2019), section 3.1 and figure 3. The
+reference image gives two modulation vectors; they gate the pooled features of candidate boxes channel by
+channel. Numbers in layer names are ResNet blocks in the paper's count: 3 is stride 8, 4 is stride 16; r is
+the reference branch, t the test branch.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ class PooledLinear(nn.Module):
 class IoUNet(nn.Module):
     """Modulation vectors from the reference, features from the test image, IoU from both and the boxes.
 
-    in_channels: backbone channels at strides 8 and 16; reference_channels: width of the reference branch at stride 8;
-    hidden: width of the other first layers; channels: of the features at strides 8 and 16, which are modulated;
+    in_channels: backbone channels at strides 8 and 16; reference_channels: width of the reference branch at
+    stride 8;
+    hidden: width of the other first layers; channels: of the features at strides 8 and 16, which are
+    modulated;
     predictor_channels: of the two fully connected layers.
     """
 
@@ -85,7 +88,7 @@ class IoUNet(nn.Module):
     def forward(
         self, modulation: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor], boxes: Tensor
     ) -> Tensor:
-        """Predicted IoU of boxes (N, K, 4), xywh in pixels of the crop -> (N, K). Differentiable in the boxes."""
+        """IoU of boxes (N, K, 4), xywh in pixels of the crop -> (N, K). Differentiable in the boxes."""
         corners = _corners(boxes)
         pooled_3 = prroi_pool_boxes(features[0], corners, POOL_3T, 1.0 / STRIDE_3)
         pooled_4 = prroi_pool_boxes(features[1], corners, POOL_4T, 1.0 / STRIDE_4)

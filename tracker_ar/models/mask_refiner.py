@@ -1,7 +1,9 @@
 """Alpha-Refine with its mask branch alone, as in the VOT2020 entry.
 
-A Siamese network: the reference image gives a kernel once, every search image is correlated with it and segmented.
-"Alpha-Refine" (Yan et al. 2021); configuration of the entry: `ARnet_seg_mask_resnet50`, pool size 12, 384 x 384 input.
+A Siamese network: the reference image gives a kernel once, every search image is correlated with it and
+segmented.
+"Alpha-Refine" (Yan et al. 2021); configuration of the entry: `ARnet_seg_mask_resnet50`, pool size 12, 384 x
+384 input.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ CORRELATION_STAGE = "layer3"
 
 @dataclass(frozen=True)
 class MaskRefinerConfig:
-    """Architecture of a mask refiner. input_size is in pixels, the side of the square crops it is made for."""
+    """Architecture of a mask refiner. input_size: side in pixels of the square crops it is made for."""
 
     block: str
     depths: tuple[int, ...]
@@ -46,7 +48,7 @@ MASK_REFINER_LITE = MaskRefinerConfig(
 
 
 class MaskRefiner(nn.Module):
-    """Reference kernel from one box, masks in search images. Sizes of search images must be multiples of 32."""
+    """A kernel from the reference box, masks of search images, whose sides must be multiples of 32."""
 
     def __init__(self, config: MaskRefinerConfig) -> None:
         super().__init__()

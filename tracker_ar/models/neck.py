@@ -1,8 +1,8 @@
 """The neck of Alpha-Refine: how the reference target and the search region meet.
 
 "Alpha-Refine: Boosting Tracking Performance by Precise Bounding Box Estimation" (Yan et al. 2021):
-pixel-wise correlation keeps where each part of the target responds; a squeeze-and-excitation and a non-local block
-then weigh channels and positions.
+pixel-wise correlation keeps where each part of the target responds; a squeeze-and-excitation and a
+non-local block then weigh channels and positions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ChannelAttention(nn.Module):
 
 
 class NonLocalBlock(nn.Module):
-    """Embedded-Gaussian non-local block with keys and values at half resolution (Wang et al. 2018, eq. 4 and 6)."""
+    """Embedded-Gaussian non-local block, keys and values at half size (Wang et al. 2018, eq. 4 and 6)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +54,8 @@ class NonLocalBlock(nn.Module):
 class CorrelationNeck(nn.Module):
     """Reference kernel, pixel-wise correlation, channel attention, non-local block.
 
-    pool_size: the target is pooled to pool_size x pool_size cells, each of which becomes one correlation channel.
+    pool_size: the target is pooled to pool_size x pool_size cells, each of which becomes one correlation
+    channel.
     stride: image pixels per feature cell.
     """
 
@@ -64,20 +65,20 @@ class CorrelationNeck(nn.Module):
         self.stride = stride
         self.channel_attention = ChannelAttention(pool_size * pool_size)
         self.spatial_attention = NonLocalBlock(pool_size * pool_size)
-        # Correlations sum hundreds of products of rectified features. Training starts with one small gate for all
-        # channels, because gates drawn at random from values this large would be saturated for good.
+        # Correlations sum hundreds of products of rectified features. Training starts with one small gate
+        # for all channels, because gates drawn at random from values this large would be saturated for good.
         nn.init.normal_(self.channel_attention.fc1.weight, std=0.01)
         nn.init.zeros_(self.channel_attention.fc2.weight)
         nn.init.constant_(self.channel_attention.fc2.bias, -4.0)
 
     def reference_kernel(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in image pixels -> (N, C, p, p)."""
+        """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in pixels -> (N, C, p, p)."""
         corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)
         size = (self.pool_size, self.pool_size)
         return prroi_pool_boxes(features, corners[:, None], size, 1.0 / self.stride)[:, 0]
 
     def correlate(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """Inner product of every target cell with every search cell: (N, p * p, h, w); channels run row by row."""
+        """Inner products of target cells and search cells: (N, p * p, h, w), target cells row by row."""
         target_cells = kernel.flatten(2).transpose(1, 2)
         return (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
 

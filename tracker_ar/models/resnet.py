@@ -65,11 +65,12 @@ def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
 
 
 class ResNet(nn.Module):
-    """A stem of stride 4 and up to four stages; stages after the first halve the resolution and double the width.
+    """A stem of stride 4 and up to four stages; stages after the first halve the resolution and double the
+    width.
 
     block: key of BLOCKS; depths: blocks per stage; width: channels of the stem.
-    num_classes: size of the ImageNet classifier `fc`, which tracking never runs but the authors' checkpoints carry;
-    None leaves it out.
+    num_classes: size of the ImageNet classifier `fc`, which tracking never runs but the authors'
+    checkpoints carry; None leaves it out.
     """
 
     def __init__(self, block: str, depths: Sequence[int], width: int, num_classes: int | None = None) -> None:
@@ -99,8 +100,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of the named layers; nothing beyond the deepest of them is computed.
 
-        images: (N, 3, H, W), ImageNet-normalised. Names: conv1 (stride 2, before max-pooling), layer1 (4), layer2 (8),
-        layer3 (16), layer4 (32).
+        images: (N, 3, H, W), ImageNet-normalised. Names: conv1 (stride 2, before max-pooling), layer1 (4),
+        layer2 (8), layer3 (16), layer4 (32).
         """
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         features = {"conv1": x}

@@ -1,7 +1,8 @@
 """SuperDiMP: the DiMP target classifier and the PrDiMP-trained IoU network on one backbone.
 
-"Learning Discriminative Model Prediction for Tracking" (Bhat et al. 2019), "Probabilistic Regression for Visual
-Tracking" (Danelljan et al. 2020); values of SUPER_DIMP_50 are the constructor arguments in the published checkpoint.
+"Learning Discriminative Model Prediction for Tracking" (Bhat et al. 2019), "Probabilistic Regression for
+Visual Tracking" (Danelljan et al. 2020); values of SUPER_DIMP_50 are the constructor arguments in the
+published checkpoint.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ Pair = tuple[Tensor, Tensor]
 class SuperDiMPConfig:
     """Architecture of the base tracker's network.
 
-    label_sigma and bin_size are in feature cells (stride 16); train_iterations is how many steps of the filter
-    optimiser are unrolled in training.
+    label_sigma and bin_size are in feature cells (stride 16); train_iterations is how many steps of the
+    filter optimiser are unrolled in training.
     """
 
     block: str
@@ -50,18 +51,20 @@ class SuperDiMPConfig:
 SUPER_DIMP_50 = SuperDiMPConfig(
     block="bottleneck", depths=(3, 4, 6, 3), width=64, num_classes=1000,
     classification_channels=512, label_sigma=0.25 / 6 * 22,
-    iou_reference_channels=128, iou_hidden_channels=256, iou_channels=(256, 256), iou_predictor_channels=(256, 256),
+    iou_reference_channels=128, iou_hidden_channels=256, iou_channels=(256, 256),
+    iou_predictor_channels=(256, 256),
 )
 # Ours: the same network scaled to about 0.8 GMAC at 256 x 256, where the target is 1 / 5 of 16 cells.
 SUPER_DIMP_LITE = SuperDiMPConfig(
     block="basic", depths=(2, 2, 2), width=32, num_classes=None,
     classification_channels=128, label_sigma=0.25 / 5 * 16,
-    iou_reference_channels=64, iou_hidden_channels=128, iou_channels=(64, 128), iou_predictor_channels=(128, 128),
+    iou_reference_channels=64, iou_hidden_channels=128, iou_channels=(64, 128),
+    iou_predictor_channels=(128, 128),
 )
 
 
 class SuperDiMP(nn.Module):
-    """Backbone, target classifier and box regressor. Images are ImageNet-normalised crops of the search region."""
+    """Backbone, target classifier and box regressor. Images are ImageNet-normalised search regions."""
 
     def __init__(self, config: SuperDiMPConfig) -> None:
         super().__init__()
@@ -76,7 +79,8 @@ class SuperDiMP(nn.Module):
             config.initial_step_length,
             config.initial_regularization,
         )
-        self.classifier = TargetClassifier(in_4, config.classification_channels, config.filter_size, optimizer)
+        channels = config.classification_channels
+        self.classifier = TargetClassifier(in_4, channels, config.filter_size, optimizer)
         self.bb_regressor = IoUNet(
             (in_3, in_4),
             config.iou_reference_channels,
@@ -102,7 +106,7 @@ class SuperDiMP(nn.Module):
         return self.bb_regressor.features(backbone["layer2"], backbone["layer3"])
 
     def predict_iou(self, modulation: Pair, features: Pair, boxes: Tensor) -> Tensor:
-        """boxes (N, K, 4) xywh in pixels of the crops -> predicted IoU (N, K), differentiable in the boxes."""
+        """boxes (N, K, 4) xywh in pixels of the crops -> IoU (N, K), differentiable in the boxes."""
         return self.bb_regressor(modulation, features, boxes)
 
 

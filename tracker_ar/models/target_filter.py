@@ -1,13 +1,15 @@
-"""The target classifier of DiMP: features, an initial filter, and steepest descent that adapts it to the target.
+"""The target classifier of DiMP: features, an initial filter, and steepest descent that adapts it to the
+target.
 
 "Learning Discriminative Model Prediction for Tracking" (Bhat et al. 2019). The filter minimises (eq. 1 and 2)
 
     L(f) = sum over samples of || weight * (activation(x * f) - label) ||^2 + || regularization * f ||^2
 
-where label, mask (inside the activation) and weight are learned functions of the distance to the target's centre.
+where label, mask (inside the activation) and weight are learned functions of the distance to the target's
+centre.
 
-Tensors of several images: (n, C, h, w) with boxes (n, 4) for one sequence, as in tracking, or (n, s, C, h, w) with
-boxes (n, s, 4) for s sequences at once, as in training. Filters are always (s, C, k, k).
+Tensors of several images: (n, C, h, w) with boxes (n, 4) for one sequence, as in tracking, or (n, s, C, h,
+w) with boxes (n, s, 4) for s sequences at once, as in training. Filters are always (s, C, k, k).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class InstanceL2Norm(nn.Module):
 
 
 class FilterInitializer(nn.Module):
-    """Initial filter: convolve, pool the target to the filter's size, average over the samples (section 3.3)."""
+    """Initial filter: convolve, pool the target to the filter's size, average over samples (section 3.3)."""
 
     def __init__(self, channels: int, filter_size: int) -> None:
         super().__init__()
@@ -63,7 +65,8 @@ class RadialFunction(nn.Module):
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
-        # Shape of a 1 x 1 convolution over one channel per bin, which is how the published checkpoints store it.
+        # Shape of a 1 x 1 convolution over one channel per bin, which is how the published checkpoints
+        # store it.
         self.weight = nn.Parameter(values.reshape(1, -1, 1, 1))
 
     def forward(self, distance: Tensor) -> Tensor:
@@ -84,7 +87,7 @@ class TargetMaps(NamedTuple):
 
 
 class Unrolled(NamedTuple):
-    """filters: the initial one and one per iteration, (s, C, k, k) each. losses: scalars of the same filters."""
+    """filters: the initial one and one per iteration, (s, C, k, k) each. losses: their scalars."""
 
     filters: list[Tensor]
     losses: list[Tensor]
@@ -118,7 +121,7 @@ class FilterOptimizer(nn.Module):
         self.spatial_weight_predictor = RadialFunction(torch.ones(num_bins))
 
     def target_maps(self, boxes: Tensor, filter_size: int, output_size: tuple[int, int]) -> TargetMaps:
-        """What the scores should be: boxes (n, s, 4) xywh in pixels of the crop, output_size (H, W) in cells."""
+        """What the scores should be: boxes (n, s, 4) xywh in pixels, output_size (H, W) in cells."""
         center_x, center_y = ((boxes[..., :2] + boxes[..., 2:] / 2) / FEATURE_STRIDE).unbind(-1)
         # Scores of an odd filter lie on cell centres, those of an even one on cell corners.
         middle = (filter_size % 2) / 2.0
@@ -201,10 +204,12 @@ class TargetClassifier(nn.Module):
         num_iterations: int,
         sample_weights: Tensor | None = None,
     ) -> Unrolled:
-        """Optimise the filter and keep every iterate: the DiMP loss scores test frames with each of them (section 3.6).
+        """Optimise the filter and keep every iterate: the DiMP loss scores test frames with each of them
+        (section 3.6).
 
-        target_filter (s, C, k, k); features, boxes: training samples; sample_weights: (n,) or (n, s), by default
-        1 / n each. Returns num_iterations + 1 filters and as many losses (the mean over sequences of L, scalars).
+        target_filter (s, C, k, k); features, boxes: training samples; sample_weights: (n,) or (n, s), by
+        default 1 / n each. Returns num_iterations + 1 filters and as many losses (the mean over sequences
+        of L, scalars).
         Differentiable in everything but the boxes.
         """
         return self.filter_optimizer(target_filter, features, boxes, num_iterations, sample_weights)
@@ -230,10 +235,10 @@ class TargetClassifier(nn.Module):
 class Correlation:
     """Correlation of sample features with one filter per sequence, and its transpose, as matrix products.
 
-    features: (n, s, C, h, w). Zero padding by half the filter: even filters give one row and column more. Each filter
-    tap is one row of a (k * k, C) matrix; `fold` moves the taps' responses to their places and adds them up. That is
-    faster than a convolution with a single output channel, and batches over sequences and differentiates without
-    grouped kernels.
+    features: (n, s, C, h, w). Zero padding by half the filter: even filters give one row and column more.
+    Each filter tap is one row of a (k * k, C) matrix; `fold` moves the taps' responses to their places and
+    adds them up. That is faster than a convolution with a single output channel, and batches over sequences
+    and differentiates without grouped kernels.
     """
 
     def __init__(self, features: Tensor, filter_size: int) -> None:
@@ -261,7 +266,7 @@ class Correlation:
 
 
 def _activate(scores: Tensor, mask: Tensor) -> Tensor:
-    """Identity where the mask is one, rectifier where it is zero: in the background only false alarms count (eq. 2)."""
+    """Identity on the target (mask 1), rectifier in the background, where only false alarms count (eq. 2)."""
     return 0.5 * ((1.0 - mask) * scores.abs() + (1.0 + mask) * scores)
 
 
