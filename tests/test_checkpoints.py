@@ -1,0 +1,558 @@
+"""Reading, fitting and installing checkpoints; and that no file, however made, gets anything executed."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import time
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from tracker_ar import checkpoints, cli
+from tracker_ar.checkpoints import (
+    SLOTS,
+    Checkpoint,
+    find_checkpoints,
+    install,
+    installed_profile,
+    load_into,
+    problem_with,
+    read_checkpoint,
+    write_checkpoint,
+)
+from tracker_ar.errors import CheckpointError
+from tracker_ar.inert_pickle import read_pickle
+
+DATA = Path(__file__).parent / "data" / "checkpoints"
+CONTAINERS = ("zip", "legacy")
+NAMES = ("super_dimp", "ARnet_seg_mask_ep0040")
+CONV = "feature_extractor.conv1.weight"
+
+
+def save(path: Path, content: object, container: str) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=container == "zip")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+# ---- the authors' formats
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_containers_hold_the_same_weights(name):
+    first, second = (read_checkpoint(DATA / f"{name}.{container}.pth.tar") for container in CONTAINERS)
+    assert first.state_dict.keys() == second.state_dict.keys() and CONV in first.state_dict
+    for key, tensor in first.state_dict.items():
+        other = second.state_dict[key]
+        assert torch.equal(tensor, other) and tensor.dtype == other.dtype and tensor.device.type == "cpu"
+    assert (first.metadata["container"], second.metadata["container"]) == CONTAINERS
+    assert {**first.metadata, "container": ""} == {**second.metadata, "container": ""}
+
+
+def test_values_and_metadata_of_the_small_files():
+    base = read_checkpoint(DATA / "super_dimp.legacy.pth.tar")
+    assert base.metadata == {"container": "legacy", "epoch": 50, "net_type": "DiMPnet", "actor_type": "KLDiMPActor",
+                             "constructor": "dimpnet50"}
+    assert base.state_dict[CONV].shape == (64, 3, 7, 7)
+    assert base.state_dict["classifier.filter_optimizer.log_step_length"].item() == pytest.approx(np.log(0.9))
+    counter = base.state_dict["feature_extractor.bn1.num_batches_tracked"]
+    assert counter.shape == () and counter.dtype == torch.int64
+
+
+def test_zip_container_agrees_with_torch(tmp_path):
+    content = {"epoch": 3, "net": OrderedDict(
+        half=torch.randn(3, 5).half(), turned=torch.randn(4, 6).t(), part=torch.randn(10)[2:7],
+        counter=torch.tensor(7), single=torch.randn(2, 3, 4))}
+    for container in CONTAINERS:
+        path = save(tmp_path / container, content, container)
+        theirs, ours = torch.load(path, weights_only=True)["net"], read_checkpoint(path).state_dict
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            assert torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype
+            assert ours[key].is_contiguous()
+
+
+def test_storages_of_the_optimizer_are_passed_over(tmp_path):
+    moments = {"state": {140_000_000_000_000: {"exp_avg": torch.randn(50)}}, "param_groups": [{"lr": 1e-3}]}
+    content = {"optimizer": moments, "net": OrderedDict(weight=torch.arange(6.0)), "stats": [torch.randn(9)]}
+    for container in CONTAINERS:
+        state_dict = read_checkpoint(save(tmp_path / container, content, container)).state_dict
+        assert list(state_dict) == ["weight"] and torch.equal(state_dict["weight"], torch.arange(6.0))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_all_protocols_that_torch_can_write(tmp_path, protocol):
+    path = tmp_path / "newer.pth.tar"
+    torch.save({"net": OrderedDict(weight=torch.ones(2)), "epoch": 1}, path, pickle_protocol=protocol)
+    assert torch.equal(read_checkpoint(path).state_dict["weight"], torch.ones(2))
+
+
+# ---- nothing is executed
+
+
+class Marker:
+    """Unpickled, it creates a file: whoever runs what the pickle says is found out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+class Evaluated(Marker):
+    def __reduce__(self):
+        return eval, (f"__import__('os').mkdir({str(self.path)!r})",)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(("kind", "named"), [(Marker, f"{os.name}.mkdir"), (Evaluated, "builtins.eval")])
+def test_a_foreign_global_is_named_and_not_executed(tmp_path, container, protocol, kind, named):
+    marker, path = tmp_path / "executed", tmp_path / "evil.pth.tar"
+    torch.save({"net": OrderedDict(weight=torch.ones(2)), "settings": kind(marker)}, path,
+               pickle_protocol=protocol, _use_new_zipfile_serialization=container == "zip")
+    message = refusal(path)
+    assert named.replace("builtins", "__builtin__") in message or named in message
+    assert "nothing was executed" in message and not marker.exists()
+    # The file is a live one: torch itself, told to trust it, runs it.
+    torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"cposix\nmkdir\n(S'executed'\ntR.", b"(iposix\nmkdir\nS'executed'\n.",
+                                     b"\x80\x02cposix\nmkdir\nX\x08\0\0\0executed\x85R.",
+                                     b"\x80\x04\x8c\x05posix\x8c\x05mkdir\x93\x8c\x08executed\x85R."])
+def test_bare_pickles_are_not_executed(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").write_bytes(content)
+    refusal(tmp_path / "bare")
+    assert not (tmp_path / "executed").exists()
+    with pytest.raises(CheckpointError, match=r"posix\.mkdir|instruction"):
+        read_pickle(content)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(("value", "named"), [
+    (np.float64(1.5), "numpy"), (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+    (torch.device("cpu"), "torch.device"), (Path("x"), "pathlib"), (bytearray(b"x"), "bytearray"), (1j, "complex")])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_harmless_looking_globals_are_refused_by_name_too(tmp_path, container, value, named):
+    path = save(tmp_path / "foreign", {"net": OrderedDict(weight=torch.ones(2)), "extra": value}, container)
+    assert named in refusal(path)
+
+
+@pytest.mark.parametrize("tail", [
+    b"ccollections\nOrderedDict\nX\x01\0\0\0a\x85R.",                    # OrderedDict("a")
+    b"ccollections\nOrderedDict\n}X\x01\0\0\0a" b"K\x01sb.",              # attributes for the class itself
+    b"cltr.admin.settings\nSettings\n)\x81]b.",                          # a list as fields
+    b"ctorch._utils\n_rebuild_tensor_v2\n)R.",                            # a tensor of nothing
+    b"ctorch\nFloatStorage\n)R.", b"ctorch\nFloatStorage\n)\x81.", b"Q.", b")Q.", b"R.", b"(K\x01.", b"K\x01K\x02.",
+    b"u.", b"e.", b"]K\x01K\x02s.", b"h\x07.", b"\x93.", b"\x8a\x09.", b"q\x01.", b"."])
+def test_nonsense_is_damage(tail):
+    with pytest.raises(CheckpointError):
+        read_pickle(b"\x80\x02" + tail)
+
+
+# ---- files made to cost time or memory
+
+
+def tensor_pickle(count: int, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
+    """The pickled part of {'net': {'w': tensor}} with any claim about the tensor."""
+    class Writer(pickle.Pickler):
+        def persistent_id(self, obj):
+            return ("storage", torch.FloatStorage, "0", "cpu", count) if obj is token else None
+
+    class Tensor:
+        def __reduce__(self):
+            return torch._utils._rebuild_tensor_v2, (token, offset, size, stride, False, OrderedDict())
+
+    token, stream = object(), io.BytesIO()
+    Writer(stream, protocol=2).dump({"net": {"w": Tensor()}})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("count", "size", "stride", "offset"), [
+    (10**12, (10**12,), (1,), 0), (4, (10**6, 10**6), (0, 0), 0), (4, (5,), (1,), 0), (4, (2, 2), (4, 1), 0),
+    (4, (4,), (1,), 1), (4, (2**47,) * 8, (0,) * 8, 0), (4, (-1,), (1,), 0), (4, (4,), (-1,), 3), (4, (0,), (1,), 0),
+    (10**30, (4,), (1,), 0), (4, (1,) * 9, (1,) * 9, 0), (4, (True,), (1,), 0)])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_claims_beyond_the_file_are_refused_before_memory_is_taken(tmp_path, container, count, size, stride, offset):
+    path = tmp_path / "claims"
+    write_container(path, container, tensor_pickle(count, size, stride, offset))
+    refusal(path)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_containers_written_here_are_sound(tmp_path, container):
+    write_container(tmp_path / "sound", container, tensor_pickle(4, (2, 2), (1, 2)))
+    assert read_checkpoint(tmp_path / "sound").state_dict["w"].tolist() == [[0.0, 2.0], [1.0, 3.0]]
+
+
+def write_container(path: Path, container: str, pickled: bytes) -> None:
+    numbers = np.arange(4, dtype="<f4").tobytes()
+    if container == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", pickled)
+            archive.writestr("archive/data/0", numbers)
+    else:
+        parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+        head = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+        path.write_bytes(head + pickled + pickle.dumps(["0"], protocol=2) + struct.pack("<q", 4) + numbers)
+
+
+def test_pickles_made_to_hang_end_at_once():
+    nested = b")" + b"\x85" * 100_000 + b"."
+    doubled = b")" + b"q\x00h\x00\x86" * 200                # a tuple with 2 ** 200 leaves ...
+    start = time.perf_counter()
+    read_pickle(nested)
+    with pytest.raises(CheckpointError):
+        read_pickle(b"}" + doubled + b"K\x01s.")             # ... as a key: hashing it would never end
+    with pytest.raises(CheckpointError):
+        read_pickle(b"X\xff\xff\xff\xff.")
+    with pytest.raises(CheckpointError):
+        read_pickle(b"\x8d" + b"\xff" * 8 + b".")
+    assert read_pickle(b"Nr\xff\xff\xff\xff.").value is None
+    with pytest.raises(CheckpointError, match="too early"):
+        read_pickle(b"N" * (5 << 20))
+    assert time.perf_counter() - start < 20
+
+
+def test_a_packed_zip_is_refused(tmp_path):
+    path = tmp_path / "packed"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", tensor_pickle(4, (4,), (1,)))
+    assert "packed" in refusal(path)
+
+
+# ---- damaged files and wrong files
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("share", [0.0001, 0.001, 0.02, 0.05, 0.3, 0.9, 0.999])
+def test_truncated_files(tmp_path, name, container, share):
+    whole = (DATA / f"{name}.{container}.pth.tar").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share) or 1])
+    message = refusal(tmp_path / "cut")
+    assert "truncated" in message or "damaged" in message
+
+
+def test_truncated_safetensors(tmp_path):
+    save_file({"weight": torch.randn(100)}, tmp_path / "whole.safetensors")
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    for length in (9, 30, len(whole) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:length])
+        assert "truncated or damaged" in refusal(tmp_path / "cut.safetensors")
+
+
+def test_a_flipped_bit_in_the_numbers_of_a_zip_is_noticed(tmp_path):
+    content = bytearray((DATA / "super_dimp.zip.pth.tar").read_bytes())
+    content[20_000] ^= 1
+    (tmp_path / "flipped").write_bytes(content)
+    assert "CRC" in refusal(tmp_path / "flipped")
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    (b"", "empty"), (b"\n<!DOCTYPE html><html>Virus scan warning", "web page"), (b"<HTML>", "web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"), (b"hello", "neither"),
+    (b"\x1f\x8b\x08\0" * 9, "neither"), (pickle.dumps({"net": 1}), "not a PyTorch checkpoint")])
+def test_files_that_are_something_else(tmp_path, content, says):
+    (tmp_path / "other").write_bytes(content)
+    assert says in refusal(tmp_path / "other")
+
+
+def test_no_file_and_a_folder(tmp_path):
+    assert "no file" in refusal(tmp_path / "absent")
+    assert "not be unpacked" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, "'state_dict', 'epoch'"), ([1, 2], "no 'net'"),
+    ({"net": {}}, "no 'net'"), ({"net": {"a": 1.0}}, "'a' of its 'net' is not a tensor"),
+    ({"net": {7: torch.ones(1)}}, "'7'"), ({"net": {"a": torch.tensor([1.0, float("nan")])}}, "not finite")])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_contents_that_are_no_network(tmp_path, container, content, says):
+    assert says in refusal(save(tmp_path / "content", content, container))
+
+
+# ---- fuzzing
+
+
+def small_safetensors() -> bytes:
+    path = DATA / "super_dimp.zip.pth.tar"
+    from safetensors.torch import save
+    return save(read_checkpoint(path).state_dict, {"format": "x"})
+
+
+def small_legacy() -> bytes:
+    stream = io.BytesIO()
+    torch.save({"net": OrderedDict(weight=torch.randn(3, 2), bias=torch.randn(3)), "epoch": 2, "stats": [1.5, None]},
+               stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
+def pickled_part(name: str) -> bytes:
+    with zipfile.ZipFile(DATA / f"{name}.zip.pth.tar") as archive:
+        return archive.read(next(entry for entry in archive.namelist() if entry.endswith("data.pkl")))
+
+
+FILES = [(DATA / f"{name}.{container}.pth.tar").read_bytes() for name in NAMES for container in CONTAINERS]
+EDITS = st.lists(st.tuples(st.floats(0, 1), st.sampled_from(["set", "insert", "delete", "cut"]),
+                           st.binary(min_size=1, max_size=4)), min_size=1, max_size=6)
+
+
+def mutated(content: bytes, edits: list, reach: int) -> bytes:
+    """`content` with edits at shares of its first `reach` bytes, where its structure lies."""
+    result = bytearray(content)
+    for share, action, piece in edits:
+        at = int(share * (min(reach, len(result)) - 1))
+        if action == "set":
+            result[at : at + len(piece)] = piece
+        elif action == "insert":
+            result[at:at] = piece
+        elif action == "delete":
+            del result[at : at + len(piece)]
+        elif len(result) > 1 and share > 0.5:
+            del result[at:]
+    return bytes(result) or b"\0"
+
+
+@settings(max_examples=400, deadline=2000, derandomize=True, database=None)
+@given(st.sampled_from([*FILES, small_legacy(), small_safetensors()]), EDITS, st.sampled_from([400, 4000, 1 << 20]))
+def test_no_mutation_of_a_file_raises_anything_but_checkpoint_errors(tmp_path_factory, content, edits, reach):
+    path = tmp_path_factory.getbasetemp() / "mutated"
+    path.write_bytes(mutated(content, edits, reach))
+    try:
+        result = read_checkpoint(path)
+    except CheckpointError:
+        return
+    assert all(isinstance(tensor, torch.Tensor) for tensor in result.state_dict.values())
+
+
+@settings(max_examples=600, deadline=1000, derandomize=True, database=None)
+@given(st.sampled_from([pickled_part(name) for name in NAMES]), EDITS)
+def test_no_mutation_of_the_pickled_part_does(tmp_path_factory, content, edits):
+    path = tmp_path_factory.getbasetemp() / "mutated_pickle"
+    for container in CONTAINERS:
+        write_container(path, container, mutated(content, edits, 1 << 20))
+        with pytest.raises(CheckpointError):  # the four numbers there never suffice for the tensors
+            read_checkpoint(path)
+
+
+@settings(max_examples=400, deadline=1000, derandomize=True, database=None)
+@given(st.lists(st.sampled_from([bytes([code]) for code in range(256)] + [
+    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"K\x01",
+    b"cltr.admin.settings\nSettings\n", b"X\x01\0\0\0a", b"}", b"]", b")", b"(", b"R", b"\x81", b"b", b"s", b"u"]),
+    max_size=40))
+def test_no_sequence_of_instructions_does(instructions):
+    try:
+        read_pickle(b"\x80\x02" + b"".join(instructions) + b".")
+    except CheckpointError:
+        pass
+
+
+# ---- fitting a network
+
+
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
+
+
+def held(state_dict: dict[str, torch.Tensor]) -> Checkpoint:
+    return Checkpoint(state_dict, {}, Path("some.pth.tar"))
+
+
+def test_load_into_casts_and_copies():
+    module, other = network(), network()
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in other.state_dict().items()}
+    load_into(module, held(halves))
+    assert module[0].weight.dtype == torch.float32
+    assert torch.equal(module[0].weight, other[0].weight.half().float())
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda s: s.pop("0.bias"), "lacks entry '0.bias'"),
+    (lambda s: [s.pop(key) for key in list(s)[:5]], "and 2 more"),
+    (lambda s: s.update(extra=torch.ones(1)), "foreign entry 'extra'"),
+    (lambda s: s.update({"0.weight": torch.ones(3, 2, 2, 2)}), r"'0.weight' should have the shape \(3, 2, 1, 1\)"),
+    (lambda s: s.update({"0.bias": torch.ones(3, dtype=torch.int64)}), "'0.bias' should be torch.float32")])
+def test_load_into_names_what_does_not_fit_and_changes_nothing(change, says):
+    module, state_dict = network(), network().state_dict()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    change(state_dict)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_into(module, held(state_dict), "the small network")
+    assert "some.pth.tar does not fit the small network" in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_a_small_file_of_the_authors_does_not_fit_for_want_of_keys():
+    with pytest.raises(CheckpointError, match="lacks entries"):
+        load_into(network(), DATA / "super_dimp.zip.pth.tar")
+
+
+# ---- installing
+
+
+@pytest.fixture
+def small_slots(monkeypatch, tmp_path):
+    """Networks as small as the four files, and a folder for the checkpoints."""
+    shapes = {}
+    for slot, name in zip(SLOTS, NAMES):
+        state_dict = read_checkpoint(DATA / f"{name}.zip.pth.tar").state_dict
+        shapes[slot.kind] = {key: tuple(value.shape) for key, value in state_dict.items()}
+        # The digests are of the real networks; without a match the shapes themselves are compared.
+    monkeypatch.setattr(checkpoints, "_expected_shapes", shapes.__getitem__)
+    monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(tmp_path / "installed"))
+    return tmp_path / "installed"
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_install_in_any_order(small_slots, container):
+    sources = [DATA / f"{name}.{container}.pth.tar" for name in NAMES]
+    assert installed_profile() == "lite"
+    done = install(reversed(sources))
+    assert [item.slot for item in done] == [SLOTS[1], SLOTS[0]]
+    assert installed_profile() == "vot2020"
+    assert find_checkpoints("vot2020") == tuple(small_slots / slot.file_name for slot in SLOTS[:2])
+    for source, slot in zip(sources, SLOTS):
+        ours, theirs = read_checkpoint(small_slots / slot.file_name), read_checkpoint(source)
+        assert ours.metadata["source"] == source.name and len(ours.metadata["source_sha256"]) == 64
+        assert all(torch.equal(ours.state_dict[key], value) for key, value in theirs.state_dict.items())
+    assert sorted(path.name for path in small_slots.iterdir()) == sorted(slot.file_name for slot in SLOTS[:2])
+
+
+def test_installing_again_and_over_another(small_slots):
+    source, other = (DATA / f"super_dimp.{container}.pth.tar" for container in CONTAINERS)
+    assert not install([source])[0].already
+    assert install([source])[0].already
+    with pytest.raises(CheckpointError, match="--force"):
+        install([other])
+    assert not install([other], force=True)[0].already
+    assert read_checkpoint(small_slots / SLOTS[0].file_name).metadata["source"] == other.name
+
+
+def test_nothing_is_installed_when_one_file_is_bad(small_slots, tmp_path):
+    good, cut = DATA / "super_dimp.zip.pth.tar", tmp_path / "cut.pth.tar"
+    cut.write_bytes(good.read_bytes()[:20_000])
+    for pair in ([good, cut], [good, DATA / "super_dimp.legacy.pth.tar"]):
+        with pytest.raises(CheckpointError):
+            install(pair)
+    assert not small_slots.exists()
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_install_names_wrong_keys_and_shapes(small_slots, tmp_path, container):
+    state_dict = read_checkpoint(DATA / "super_dimp.zip.pth.tar").state_dict
+    wrong_shape = {**state_dict, CONV: torch.zeros(64, 3, 3, 3)}
+    with pytest.raises(CheckpointError, match=r"'feature_extractor.conv1.weight' should have the shape"):
+        install([save(tmp_path / "a", {"net": wrong_shape, "net_type": "DiMPnet"}, container)])
+    lacking = {key: value for key, value in state_dict.items() if key != CONV}
+    with pytest.raises(CheckpointError, match="lacks entry 'feature_extractor.conv1.weight'"):
+        install([save(tmp_path / "b", {"net": lacking}, container)])
+    with pytest.raises(CheckpointError, match=r"neither of the authors' two.*it says 'Other'"):
+        install([save(tmp_path / "c", {"net": {"x": torch.ones(1)}, "net_type": "Other"}, container)])
+
+
+def test_a_failed_write_leaves_nothing(small_slots, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(CheckpointError, match="No space left"):
+        install([DATA / "super_dimp.zip.pth.tar"])
+    assert list(small_slots.iterdir()) == []
+
+
+def test_half_installed_and_foreign_files_fall_back_to_lite(small_slots):
+    install([DATA / f"{name}.zip.pth.tar" for name in NAMES])
+    path = small_slots / SLOTS[1].file_name
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:40], b"", b"<html>", os.urandom(64)):
+        path.write_bytes(content)
+        assert installed_profile() == "lite"
+        assert "cannot be used" in problem_with(SLOTS[1])
+    save_file({"weight": torch.ones(1)}, path)
+    assert installed_profile() == "lite" and "--force" in problem_with(SLOTS[1])
+    write_checkpoint(path, {"weight": torch.ones(1)}, SLOTS[1].kind)
+    assert installed_profile() == "lite" and "lacks entries" in problem_with(SLOTS[1])
+    path.unlink()
+    path.mkdir()
+    assert installed_profile() == "lite" and "cannot be used" in problem_with(SLOTS[1])
+
+
+def test_missing_checkpoints_say_where_and_how(small_slots):
+    with pytest.raises(CheckpointError, match="alpharefine checkpoints install") as caught:
+        find_checkpoints("vot2020")
+    message = str(caught.value)
+    assert str(small_slots) in message and "super_dimp.safetensors is missing" in message
+    assert "1qDptswis2FxihLRYLVRGDvx6aUoAVVLv" in message and "1qOQRfaRMbQ2nmgX1NFjoQHfXOAn609QM" in message
+    with pytest.raises(CheckpointError, match="lite_mask_refiner.safetensors is missing"):
+        find_checkpoints("lite")
+    for slot in SLOTS[2:]:
+        write_checkpoint(small_slots / slot.file_name, {"weight": torch.ones(1)}, slot.kind)
+    assert find_checkpoints("lite", small_slots)[1].name == "lite_mask_refiner.safetensors"
+
+
+def test_the_folder(monkeypatch, tmp_path):
+    root = Path(checkpoints.__file__).parent.parent
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ALPHAREFINE_CHECKPOINTS", raising=False)
+    assert checkpoints.checkpoint_dir() == root / "checkpoints"
+    monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", "")
+    assert checkpoints.checkpoint_dir() == root / "checkpoints"
+    monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", "elsewhere")
+    assert checkpoints.checkpoint_dir() == root / "elsewhere"
+    monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(tmp_path))
+    assert checkpoints.checkpoint_dir() == tmp_path
+
+
+def test_the_command(small_slots, capsys):
+    assert cli.main(["checkpoints", "install", str(DATA / "super_dimp.zip.pth.tar")]) == 0
+    assert "ARnet_seg_mask_ep0040.pth.tar is still to be installed" in capsys.readouterr().out
+    assert cli.main(["checkpoints", "install", str(DATA / "ARnet_seg_mask_ep0040.legacy.pth.tar")]) == 0
+    assert "Both are there" in capsys.readouterr().out
+    assert cli.main(["checkpoints", "list"]) == 0
+    listing = capsys.readouterr().out
+    assert "runs the profile vot2020" in listing and "from super_dimp.zip.pth.tar" in listing
+    assert cli.main(["checkpoints", "install", str(small_slots / "absent")]) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
+# ---- the real networks
+
+
+def test_the_networks_have_the_authors_keys_and_shapes():
+    # Key counts and value counts of the published checkpoints' state dicts.
+    for slot, keys, values in zip(SLOTS, (407, 477), (43_155_863, 30_216_067)):
+        shapes = checkpoints._expected_shapes(slot.kind)
+        assert checkpoints._layout(shapes) == slot.layout
+        assert len(shapes) == keys and sum(int(np.prod(shape)) for shape in shapes.values()) == values
+    for name, slot in zip(NAMES, SLOTS):
+        shapes = checkpoints._expected_shapes(slot.kind)
+        for key, tensor in read_checkpoint(DATA / f"{name}.zip.pth.tar").state_dict.items():
+            assert shapes[key] == tuple(tensor.shape)
+
+
+def test_the_small_files_are_incomplete_for_the_real_networks(monkeypatch, tmp_path):
+    with pytest.raises(CheckpointError, match=r"held against super_dimp.pth.tar: it lacks entries"):
+        install([DATA / "super_dimp.legacy.pth.tar"], tmp_path)
+    with pytest.raises(CheckpointError, match=r"held against ARnet_seg_mask_ep0040.pth.tar: it lacks entries"):
+        install([DATA / "ARnet_seg_mask_ep0040.legacy.pth.tar"], tmp_path)
