@@ -22,8 +22,9 @@ class ProtocolChannel:
 
     - libtrax talks on the private copies (it reads their numbers from TRAX_IN and TRAX_OUT);
     - whatever Python or native code writes to descriptor 1 or 2 goes through a pipe, from which a thread
-      forwards it to the original stderr, whole lines only. The toolkit reads stdout and stderr of a tracker
-      as one stream, so an unfinished line in front of a protocol message would hide that message;
+      forwards it to the original stderr: whole lines of ASCII only. The toolkit reads stdout and stderr of a
+      tracker as one stream. An unfinished line in front of a protocol message would hide that message, and
+      any byte above 127 is the end of the stream to libtrax;
     - descriptor 0 is empty, so that nothing can read a request away.
 
     ``lock`` must be held while a protocol message is being sent: it keeps log lines out of the middle of one.
@@ -72,6 +73,7 @@ class ProtocolChannel:
             self._write_log(unfinished + b"\n")
 
     def _write_log(self, lines: bytes) -> None:
+        lines = lines.decode("utf-8", "replace").encode("ascii", "backslashreplace")
         with self.lock:
             try:
                 while lines:

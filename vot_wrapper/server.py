@@ -66,8 +66,9 @@ def serve(make_tracker: Callable[[], Tracker], channel: ProtocolChannel) -> int:
     while True:
         try:
             request = server.wait()
-        except trax.TraxException:
-            # The pipe is closed: the client has ended without a word.
+        except trax.TraxException as error:
+            # As a rule the pipe is closed: the client has ended without a word.
+            print(f"AlphaRefine: no more requests ({error})", file=sys.stderr)
             return 0
         if request.type == trax.TraxStatus.QUIT:
             return 0
@@ -147,5 +148,6 @@ def read_image(path: str) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    """One line for the toolkit, which prints it as the cause of the failure."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """One line for the toolkit, which prints it as the cause of the failure. TraX takes nothing but ASCII."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line.encode("ascii", "backslashreplace").decode()

@@ -78,7 +78,11 @@ def prepare_workspace(workspace: Path, sequences: Path | None = None) -> None:
         link_sequences(sequences, folder, masks_only=True, replace=True)
     elif not (folder / "list.txt").is_file() and not _downloads_its_own(workspace):
         make_sequences(folder)
-    listed_sequences(folder)
+    names = [info.path.name for info in listed_sequences(folder)]
+    foreign = next((path for path in map(str, (folder / name for name in names)) if not path.isascii()), None)
+    if foreign:
+        raise EvaluationError(f"{foreign}: TraX cannot send paths with letters beyond ASCII; rename the sequence "
+                              "or choose a --workspace in a folder with a plain name")
 
 
 def _downloads_its_own(workspace: Path) -> bool:
@@ -91,6 +95,6 @@ def _downloads_its_own(workspace: Path) -> bool:
 def _only_profile(profiles: set[str], tracker: str) -> str:
     if len(profiles) > 1:
         names = ", ".join(sorted(profiles))
-        raise EvaluationError(f"the results of {tracker} come from several profiles ({names}), because checkpoints "
-                              "were installed or removed in between; use --force to run all again")
+        raise EvaluationError(f"the results of {tracker} come from several profiles ({names}), because "
+                              "checkpoints were installed or removed in between; use --force to run all again")
     return next(iter(profiles), "not reported")

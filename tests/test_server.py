@@ -1,0 +1,301 @@
+"""The TraX server: regions, and the protocol as a real client sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trax
+from trax.client import Client
+
+from tracker_ar.errors import InputError
+from vot_wrapper.regions import decode_region, encode_mask, region_to_mask
+from vot_wrapper.server import read_image
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = (48, 64)
+PATIENCE = 60
+
+
+# --- regions -----------------------------------------------------------------------------------------------
+
+
+def test_initial_mask_is_padded_to_the_image() -> None:
+    region = trax.Mask.create(np.ones((5, 7), np.uint8), x=10, y=20)
+    mask = decode_region(region, SIZE)
+    expected = np.zeros(SIZE, np.uint8)
+    expected[20:25, 10:17] = 1
+    assert mask.dtype == np.uint8 and mask.flags.c_contiguous
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_initial_mask_that_starts_outside_the_image() -> None:
+    pattern = np.arange(30).reshape(5, 6) % 2
+    mask = decode_region(trax.Mask.create(pattern.astype(np.uint8), x=-2, y=-1), SIZE)
+    np.testing.assert_array_equal(mask[:4, :4], pattern[1:, 2:])
+    assert mask.shape == SIZE and mask.sum() == pattern[1:, 2:].sum()
+
+
+def test_initial_mask_larger_than_the_image_is_cut() -> None:
+    assert decode_region(trax.Mask.create(np.ones((80, 90), np.uint8)), SIZE).shape == SIZE
+
+
+def test_rectangle_and_polygon_become_boxes() -> None:
+    np.testing.assert_allclose(decode_region(trax.Rectangle.create(3.5, 4, 10, 20.25), SIZE), [3.5, 4, 10, 20.25])
+    diamond = trax.Polygon.create([(10.0, 5.0), (20.0, 15.0), (10.0, 25.0), (0.0, 15.0)])
+    np.testing.assert_allclose(decode_region(diamond, SIZE), [0, 5, 20, 20])
+
+
+@pytest.mark.parametrize("region", [
+    trax.Mask.create(np.zeros(SIZE, np.uint8)),
+    trax.Mask.create(np.ones((5, 5), np.uint8), x=200, y=200),
+    trax.Rectangle.create(5, 5, 0, 10),
+    trax.Special.create(1),
+])
+def test_unusable_initial_regions(region: trax.Region) -> None:
+    with pytest.raises(InputError):
+        decode_region(region, SIZE)
+
+
+@pytest.mark.parametrize("layout", [
+    np.asfortranarray, lambda m: m.astype(bool), lambda m: np.repeat(m, 2, axis=1)[:, ::2], np.float32,
+])
+def test_masks_of_any_layout_arrive_unharmed(layout: Callable) -> None:
+    mask = (np.random.default_rng(0).random(SIZE) > 0.6).astype(np.uint8)
+    np.testing.assert_array_equal(encode_mask(layout(mask), SIZE).array(), mask)
+
+
+def test_reported_masks_have_the_size_of_the_image() -> None:
+    assert encode_mask(np.ones((10, 100), np.uint8), SIZE).size() == (SIZE[1], SIZE[0])
+    assert region_to_mask(np.array([4.0, 6, 10, 5]), SIZE).sum() == 50
+
+
+def test_grey_images_are_read_as_rgb(tmp_path: Path) -> None:
+    grey = np.full(SIZE, 77, np.uint8)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "grey.png")), np.dstack([grey] * 3))
+
+
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    red = np.zeros((*SIZE, 3), np.uint8)
+    red[..., 2] = 255
+    cv2.imwrite(str(tmp_path / "red.png"), red)
+    assert read_image(str(tmp_path / "red.png"))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_unreadable_images(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "frame.jpg"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match="frame.jpg"):
+        read_image(str(file))
+
+
+# --- the protocol ------------------------------------------------------------------------------------------
+
+
+def start_server(behaviour: str) -> subprocess.Popen:
+    """A double behind the real server; stdout and stderr are one pipe, as in the toolkit."""
+    environment = {**os.environ, "DOUBLE": behaviour, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/doubles/double_tracker.py")], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+    )
+
+
+class Session:
+    """A server and a real client in front of it."""
+
+    def __init__(self, behaviour: str) -> None:
+        self.process = start_server(behaviour)
+        self.pieces: list[str] = []
+        # A client that waits for a server in vain would wait for ever.
+        self.watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self.watchdog.start()
+        streams = (self.process.stdin.fileno(), self.process.stdout.fileno())
+        self.client = Client(stream=streams, log=self.pieces.append)
+
+    @property
+    def log(self) -> str:
+        """Everything that went through the pipe, protocol messages included."""
+        return "".join(self.pieces)
+
+    def initialize(self, image: Path, region: trax.Region) -> tuple[np.ndarray, dict]:
+        return _state(self.client.initialize({"color": trax.FileImage.create(str(image))}, [(region, {})], {}))
+
+    def frame(self, image: Path) -> tuple[np.ndarray, dict]:
+        return _state(self.client.frame({"color": trax.FileImage.create(str(image))}, {}, []))
+
+    def end(self) -> int:
+        """Wait for the server and return its exit status; the rest of its output joins the log."""
+        status = self.process.wait(PATIENCE)
+        self.pieces.append(self.process.stdout.read().decode())
+        return status
+
+    def close(self) -> None:
+        self.watchdog.cancel()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        # The handle writes a last message when it is released: while its streams and its logger still exist.
+        self.client._handle = None
+
+
+def _state(reply: tuple[list, float]) -> tuple[np.ndarray, dict]:
+    (region, properties), = reply[0]
+    return region.array(), properties
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[str], Session]]:
+    sessions = []
+
+    def start(behaviour: str) -> Session:
+        sessions.append(Session(behaviour))
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def frame(tmp_path: Path) -> Path:
+    file = tmp_path / "frame.png"
+    cv2.imwrite(str(file), np.zeros((*SIZE, 3), np.uint8))
+    return file
+
+
+MASK = trax.Mask.create(np.ones((10, 8), np.uint8), x=4, y=6)
+EXPECTED = np.zeros(SIZE, np.uint8)
+EXPECTED[6:16, 4:12] = 1
+
+
+def test_noise_does_not_reach_the_protocol_and_one_process_serves_all_anchors(
+    serve: Callable[[str], Session], frame: Path
+) -> None:
+    session = serve("noisy")
+    assert session.client.get("profile") == "double-noisy"
+    assert session.client.tracker_description == "AlphaRefine, profile double-noisy"
+    for region in (MASK, trax.Rectangle.create(4, 6, 8, 10), MASK):
+        mask, properties = session.initialize(frame, region)
+        np.testing.assert_array_equal(mask, EXPECTED)
+        assert properties == {"confidence": "1.000000", "profile": "double-noisy"}
+        for _ in range(4):
+            mask, properties = session.frame(frame)
+            np.testing.assert_array_equal(mask, EXPECTED)
+            assert properties["confidence"] == "0.750000"
+    session.client.quit()
+    assert session.end() == 0
+    assert session.log.count(f"initialized by process {session.process.pid}") == 3
+    assert "running profile double-noisy" in session.log
+    for piece in ("whole line", r"\u2588 \xe9t\xe9", "native unfinished on stderr", "child unfinished", "unfinished on stderr"):
+        assert piece in session.log
+
+
+def test_bad_frames_repeat_the_last_state(serve: Callable[[str], Session], frame: Path, tmp_path: Path) -> None:
+    session = serve("quiet")
+    session.initialize(frame, MASK)
+    (tmp_path / "damaged.jpg").write_bytes(frame.read_bytes()[:60])
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 9, 3), np.uint8))
+    for bad in ("damaged.jpg", "missing.jpg"):
+        mask, properties = session.frame(tmp_path / bad)
+        np.testing.assert_array_equal(mask, EXPECTED)
+        assert properties["confidence"] == "0.000000"
+    mask, properties = session.frame(tmp_path / "small.png")
+    np.testing.assert_array_equal(mask, EXPECTED[:20, :9])
+    assert properties["confidence"] == "0.000000"
+    mask, properties = session.frame(frame)
+    np.testing.assert_array_equal(mask, EXPECTED)
+    assert properties["confidence"] == "0.750000"
+    session.client.quit()
+    assert session.end() == 0
+    for cause in ("damaged.jpg: the file is", "missing.jpg: the file is", "another size"):
+        assert cause in session.log
+
+
+def wait_for_line(process: subprocess.Popen, start: bytes) -> None:
+    seen = []
+    while line := process.stdout.readline():
+        seen.append(line)
+        if line.startswith(start):
+            return
+    raise AssertionError(f"the server ended without a line {start!r}: {seen}")
+
+
+def raw_session(behaviour: str, frame: Path) -> subprocess.Popen:
+    """A server that has been initialized by hand, so that the streams can be closed under it."""
+    process = start_server(behaviour)
+    wait_for_line(process, b"@@TRAX:hello")
+    process.stdin.write(f'@@TRAX:initialize "4,6,8,10"\n@@TRAX:frame "file://{frame}"\n'.encode())
+    wait_for_line(process, b"@@TRAX:state")
+    return process
+
+
+@pytest.mark.parametrize("end", ["close", "terminate"])
+def test_leaves_when_the_client_goes_or_asks(frame: Path, end: str) -> None:
+    with raw_session("quiet", frame) as process:
+        if end == "close":
+            process.stdin.close()
+        else:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert b"Traceback" not in process.stdout.read()
+
+
+def test_terminated_while_tracking(frame: Path) -> None:
+    with raw_session("slow", frame) as process:
+        process.stdin.write(f'@@TRAX:frame "file://{frame}"\n'.encode())
+        wait_for_line(process, b"tracking now")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE / 2) == 0
+
+
+def test_client_that_dies_while_tracking(frame: Path) -> None:
+    with raw_session("noisy", frame) as process:
+        process.stdout.close()
+        process.stdin.write(f'@@TRAX:frame "file://{frame}"\n'.encode())
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+
+
+def test_tracker_that_cannot_be_built_gives_its_reason(serve: Callable[[str], Session], frame: Path) -> None:
+    session = serve("unbuildable")
+    with pytest.raises(trax.TraxException, match=r"CheckpointError: no checkpoint h\\xe9re; put one there"):
+        session.initialize(frame, MASK)
+    assert session.end() == 1
+    assert "Traceback" in session.log
+
+
+def test_tracker_that_crashes_gives_its_reason(serve: Callable[[str], Session], frame: Path) -> None:
+    session = serve("crashing")
+    session.initialize(frame, MASK)
+    session.frame(frame)
+    session.frame(frame)
+    with pytest.raises(trax.TraxException, match="RuntimeError: the double gave up"):
+        session.frame(frame)
+    assert session.end() == 1
+    assert "Traceback" in session.log
+
+
+def test_empty_initial_mask_gives_a_reason(serve: Callable[[str], Session], frame: Path) -> None:
+    session = serve("quiet")
+    with pytest.raises(trax.TraxException, match="no pixel inside the image"):
+        session.initialize(frame, trax.Mask.create(np.zeros((3, 3), np.uint8)))
+    assert session.end() == 1
+
+
+@pytest.mark.parametrize("module", ["alpharefine", "alpharefine_vot2020", "alpharefine_lite", "static_box"])
+def test_entry_modules_import_nothing_heavy(module: str) -> None:
+    check = (f"import sys, vot_wrapper.{module} as m; "
+             "sys.exit(bool({'torch', 'numpy', 'cv2', 'trax', 'tracker_ar'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
