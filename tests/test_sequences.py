@@ -17,7 +17,7 @@ from tracker_ar.evaluate.vot_format import encode_mask_line, inspect_sequence, r
 def decode_mask_line(line: str, size: tuple[int, int]) -> np.ndarray:
     """An independent reading of the format."""
     left, top, width, height, *runs = map(int, line[1:].split(","))
-    flat = np.concatenate([np.full(run, i % 2, np.uint8) for i, run in enumerate(runs)] or [np.zeros(0, np.uint8)])
+    flat = np.repeat(np.arange(len(runs)) % 2, runs)
     mask = np.zeros(size, np.uint8)
     mask[top:top + height, left:left + width] = flat.reshape(height, width) if width else 0
     return mask
@@ -104,7 +104,9 @@ def test_link_extends_or_replaces_the_list(tmp_path: Path, sequence: Path) -> No
     assert (workspace / "sequences" / "walk").resolve() == sequence.resolve()
 
 
-def test_link_copies_where_links_are_impossible(tmp_path: Path, sequence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_copies_where_links_are_impossible(
+    tmp_path: Path, sequence: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError("no links here")
 

@@ -49,7 +49,8 @@ def test_initial_mask_larger_than_the_image_is_cut() -> None:
 
 
 def test_rectangle_and_polygon_become_boxes() -> None:
-    np.testing.assert_allclose(decode_region(trax.Rectangle.create(3.5, 4, 10, 20.25), SIZE), [3.5, 4, 10, 20.25])
+    rectangle = trax.Rectangle.create(3.5, 4, 10, 20.25)
+    np.testing.assert_allclose(decode_region(rectangle, SIZE), [3.5, 4, 10, 20.25])
     diamond = trax.Polygon.create([(10.0, 5.0), (20.0, 15.0), (10.0, 25.0), (0.0, 15.0)])
     np.testing.assert_allclose(decode_region(diamond, SIZE), [0, 5, 20, 20])
 
@@ -130,7 +131,8 @@ class Session:
         return "".join(self.pieces)
 
     def initialize(self, image: Path, region: trax.Region) -> tuple[np.ndarray, dict]:
-        return _state(self.client.initialize({"color": trax.FileImage.create(str(image))}, [(region, {})], {}))
+        images = {"color": trax.FileImage.create(str(image))}
+        return _state(self.client.initialize(images, [(region, {})], {}))
 
     def frame(self, image: Path) -> tuple[np.ndarray, dict]:
         return _state(self.client.frame({"color": trax.FileImage.create(str(image))}, {}, []))
@@ -198,11 +200,13 @@ def test_noise_does_not_reach_the_protocol_and_one_process_serves_all_anchors(
     assert session.end() == 0
     assert session.log.count(f"initialized by process {session.process.pid}") == 3
     assert "running profile double-noisy" in session.log
-    for piece in ("whole line", r"\u2588 \xe9t\xe9", "native unfinished on stderr", "child unfinished", "unfinished on stderr"):
+    for piece in ("whole line", r"\u2588 \xe9t\xe9", "native unfinished on stderr", "child unfinished"):
         assert piece in session.log
 
 
-def test_bad_frames_repeat_the_last_state(serve: Callable[[str], Session], frame: Path, tmp_path: Path) -> None:
+def test_bad_frames_repeat_the_last_state(
+    serve: Callable[[str], Session], frame: Path, tmp_path: Path
+) -> None:
     session = serve("quiet")
     session.initialize(frame, MASK)
     (tmp_path / "damaged.jpg").write_bytes(frame.read_bytes()[:60])

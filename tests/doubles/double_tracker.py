@@ -18,7 +18,7 @@ CRASH_FRAME = 3
 
 
 def make_noise() -> None:
-    """Whole and unfinished lines on both streams, from Python, from native code and from a child, not all ASCII."""
+    """Whole and unfinished lines on both streams, from Python, native code and a child, not all ASCII."""
     print("whole line")
     os.write(1, "progress \u2588\u2588 \u00e9t\u00e9\n".encode())
     print("progress 50 %", end="\r")

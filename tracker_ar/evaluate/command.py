@@ -81,8 +81,8 @@ def prepare_workspace(workspace: Path, sequences: Path | None = None) -> None:
     names = [info.path.name for info in listed_sequences(folder)]
     foreign = next((path for path in map(str, (folder / name for name in names)) if not path.isascii()), None)
     if foreign:
-        raise EvaluationError(f"{foreign}: TraX cannot send paths with letters beyond ASCII; rename the sequence "
-                              "or choose a --workspace in a folder with a plain name")
+        raise EvaluationError(f"{foreign}: TraX cannot send paths with letters beyond ASCII; rename the "
+                              "sequence or choose a --workspace in a folder with a plain name")
 
 
 def _downloads_its_own(workspace: Path) -> bool:
@@ -96,5 +96,5 @@ def _only_profile(profiles: set[str], tracker: str) -> str:
     if len(profiles) > 1:
         names = ", ".join(sorted(profiles))
         raise EvaluationError(f"the results of {tracker} come from several profiles ({names}), because "
-                              "checkpoints were installed or removed in between; use --force to run all again")
+                              "checkpoints came or went in between; use --force to run all again")
     return next(iter(profiles), "not reported")
