@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from recipe import weights
+from torch import Tensor, nn
 
 DATA = Path(__file__).parent / "data"
 # Ten times the rounding of the reference itself (fp32 against fp64): another order of summation, nothing
@@ -23,6 +24,12 @@ def read_json(name: str) -> Any:
 def key_shapes(net: str) -> dict[str, tuple[int, ...]]:
     """{state_dict key: shape} of the authors' checkpoint."""
     return {row["key"]: tuple(row["shape"]) for row in read_json(f"keys_{net}.json")["keys"]}
+
+
+def load_recipe(module: nn.Module, net: str) -> nn.Module:
+    """The module with the recorded weights of `net`, ready for inference."""
+    module.load_state_dict({key: torch.from_numpy(array) for key, array in weights(net, key_shapes(net))})
+    return module.eval().requires_grad_(False)
 
 
 class Reference:

@@ -6,6 +6,7 @@ in. Tolerances are ten times what 1e-6 of noise on the weights does to the autho
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 import synth
-from conftest import load_recipe
 from recipe import MASK_REFINER, SUPER_DIMP
+from recorded import load_recipe
 from tracker_ar.base import super_dimp
 from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState
 from tracker_ar.models.mask_refiner import build_mask_refiner
@@ -58,31 +59,49 @@ class RecordedDraws:
         return recorded("rand", self.frame)[:count]
 
 
+def noting(function: Callable, notes: list) -> Callable:
+    """The function, with (arguments, result) of every call added to `notes`."""
+
+    def call(*arguments: object, **named: object) -> object:
+        result = function(*arguments, **named)
+        notes.append((arguments, result))
+        return result
+
+    return call
+
+
 @pytest.fixture(scope="module")
 def run() -> dict[str, list]:
     """The sequence once, teacher-forced; what the tests below look at is noted for every frame."""
     device = torch.device("cpu")
-    notes: dict[str, list] = {name: [] for name in ("scores", "flag", "box", "filter", "mask", "weights")}
+    notes: dict[str, list] = {name: [] for name in (
+        "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state"
+    )}
+    base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), VOT2020.base, device)
+    refiner = RecordedBoxes(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, device)
+    tracker = AlphaRefineTracker(base, refiner, VOT2020)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(super_dimp, "RandomSource", RecordedDraws)
-        base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), VOT2020.base, device)
-        refiner = RecordedBoxes(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, device)
-        tracker = AlphaRefineTracker(base, refiner, VOT2020)
+        patch.setattr(super_dimp, "sample_patch", noting(super_dimp.sample_patch, notes["crop"]))
+        patch.setattr(super_dimp, "ascend", noting(super_dimp.ascend, notes["ascent"]))
+        refiner.refine = noting(refiner.refine, notes["refined"])
         tracker.initialize(synth.frame(0), synth.mask(0))
-    notes["start"] = [base.state, base.filter, base.memory.boxes.clone(), base.modulation]
-    for frame in range(FRAMES):
-        base.state = TargetState(
-            recorded("pos_in", frame), recorded("sz_in", frame), recorded("scale_in", frame)
-        )
-        base.filter = recorded("filters")[REFERENCE["filter_in"][frame]]
-        base.random.frame = refiner.frame = frame
-        prediction = tracker.track(synth.frame(frame + 1))
-        notes["scores"].append(base.scores)
-        notes["flag"].append(base.decision.value)
-        notes["box"].append(prediction.box)
-        notes["mask"].append(prediction.mask)
-        notes["filter"].append(base.filter)
-        notes["weights"].append(base.memory.weights.clone())
+        notes["start"] = [base.state, base.filter, base.memory.boxes.clone(), base.modulation]
+        for frame in range(FRAMES):
+            base.state = TargetState(
+                recorded("pos_in", frame), recorded("sz_in", frame), recorded("scale_in", frame)
+            )
+            base.filter = recorded("filters")[REFERENCE["filter_in"][frame]]
+            base.random.frame = refiner.frame = frame
+            prediction = tracker.track(synth.frame(frame + 1))
+            notes["scores"].append(base.scores)
+            notes["flag"].append(base.decision.value)
+            notes["box"].append(prediction.box)
+            notes["mask"].append(prediction.mask)
+            notes["filter"].append(base.filter)
+            notes["weights"].append(base.memory.weights.clone())
+            notes["state"].append(base.state)
+    notes["memory_boxes"] = [base.memory.boxes.clone()]
     return notes
 
 
@@ -100,6 +119,43 @@ def test_first_frame(run: dict[str, list]) -> None:
 def test_scores_and_decisions(run: dict[str, list]) -> None:
     assert run["flag"] == [str(REFERENCE["flags"][flag]) for flag in REFERENCE["flag"]]
     np.testing.assert_allclose(torch.stack(run["scores"]), REFERENCE["scores"], atol=7e-5)
+
+
+def test_search_regions(run: dict[str, list]) -> None:
+    for frame, ((_, position, *_), region) in enumerate(run["crop"]):
+        np.testing.assert_array_equal(position, REFERENCE["crop_pos"][frame])
+        np.testing.assert_array_equal(region.coords, REFERENCE["patch_coord"][frame])
+    assert len(run["crop"]) == FRAMES
+
+
+def test_box_refinement(run: dict[str, list]) -> None:
+    """Ten boxes before and after the ascent, in the frames where the target was found."""
+    found = [frame for frame, flag in enumerate(run["flag"]) if flag != "not_found"]
+    assert len(run["ascent"]) == len(found)
+    errors = []
+    for frame, ((_, start, _), (boxes, iou)) in zip(found, run["ascent"]):
+        np.testing.assert_allclose(start, REFERENCE["init_boxes"][frame], rtol=1e-6, atol=1e-4)
+        errors.append(np.abs(boxes.numpy() - REFERENCE["out_boxes"][frame]).max())
+        np.testing.assert_allclose(iou, REFERENCE["out_iou"][frame], atol=1e-2, rtol=1e-3)
+    assert max(errors) < 4.5
+    assert np.median(errors) < 3e-3
+
+
+def test_the_state_that_goes_on(run: dict[str, list]) -> None:
+    """The clipped box goes back into the base tracker: centre, size and scale; all follow from the box."""
+    for frame, state in enumerate(run["state"]):
+        slack = np.abs(run["box"][frame] - REFERENCE["box"][frame]).max() * 2 + 1e-4
+        np.testing.assert_allclose(state.position, REFERENCE["pos_out"][frame], rtol=0, atol=slack)
+        np.testing.assert_allclose(state.size, REFERENCE["sz_out"][frame], rtol=0, atol=slack)
+        np.testing.assert_allclose(state.scale, REFERENCE["scale_out"][frame], rtol=0, atol=slack)
+
+
+def test_probabilities(run: dict[str, list]) -> None:
+    """Mean and standard deviation, minimum and maximum of the pasted probabilities."""
+    for frame, (_, refinement) in enumerate(run["refined"]):
+        values = refinement.probabilities.astype(np.float64)
+        measured = [values.mean(), values.std(), values.min(), values.max()]
+        np.testing.assert_allclose(measured, REFERENCE["full_stats"][frame], atol=2e-3, err_msg=f"frame {frame}")
 
 
 def test_boxes(run: dict[str, list]) -> None:
