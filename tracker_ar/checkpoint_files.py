@@ -33,7 +33,9 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _DTYPES = frozenset(getattr(torch, name) for name in STORAGE_DTYPES.values())
 _DOWNLOAD_AGAIN = "download it again in a browser, and do not unpack it"
-_ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, ValueError, OverflowError)
+_ZIP_DAMAGE = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, ValueError, OverflowError,
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class Checkpoint:
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Read the authors' `.pth.tar` (zip container, or the older one of torch < 1.6) or a safetensors file.
 
-    The weights of a `.pth.tar` are what stands under its key 'net'. Tensors come in the file's dtypes, on the CPU,
-    wherever they were saved from. Raises `CheckpointError` with cause and cure for a file that is missing, empty,
-    truncated or damaged, is not a checkpoint, names a foreign global, or holds values that are no finite tensors.
+    The weights of a `.pth.tar` are what stands under its key 'net'. Tensors come in the file's dtypes, on the
+    CPU, wherever they were saved from. Raises `CheckpointError` with cause and cure for a file that is
+    missing, empty, truncated or damaged, is not a checkpoint, names a foreign global, or holds values that
+    are no finite tensors.
     """
     path = Path(path)
     try:
@@ -91,8 +94,8 @@ def _read(path: Path) -> Checkpoint:
 
 def _what_it_is_instead(head: bytes) -> str:
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return ("it is a web page, not a checkpoint (Google Drive answers so in place of large files that it cannot "
-                f"scan, or when a limit is reached); {_DOWNLOAD_AGAIN}")
+        return ("it is a web page, not a checkpoint (Google Drive answers so in place of large files that it "
+                f"cannot scan, or when a limit is reached); {_DOWNLOAD_AGAIN}")
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
     return ("it is neither a PyTorch checkpoint nor a safetensors file, or its beginning is damaged; "
@@ -102,10 +105,10 @@ def _what_it_is_instead(head: bytes) -> str:
 def _check_values(state_dict: dict[str, torch.Tensor]) -> None:
     for key, tensor in state_dict.items():
         if tensor.dtype not in _DTYPES:
-            raise CheckpointError(f"{quote(key)} holds values of type {tensor.dtype}, which no weights here have")
+            raise CheckpointError(f"{quote(key)} holds values of type {tensor.dtype}, as no weights here do")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{quote(key)} holds values that are not finite: the file is damaged, or its "
-                                  "training diverged; use another one")
+            raise CheckpointError(f"{quote(key)} holds values that are not finite: the file is damaged, or "
+                                  "its training diverged; use another one")
 
 
 # ---- safetensors
@@ -116,7 +119,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, ob
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
     except (SafetensorError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
-        raise CheckpointError(f"its safetensors content is truncated or damaged ({error}); {_DOWNLOAD_AGAIN}") from error
+        raise CheckpointError(f"its safetensors content is truncated or damaged ({error}); install or "
+                              "download it again") from error
 
 
 def read_header(path: str | os.PathLike) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -140,8 +144,8 @@ def _read_zip(file: object, file_size: int) -> tuple[dict[str, torch.Tensor], di
         with zipfile.ZipFile(file) as archive:
             roots = [name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(roots) != 1:
-                raise CheckpointError("it is a zip archive, but not one that PyTorch wrote; install the downloaded "
-                                      "file as it is, neither packed nor unpacked")
+                raise CheckpointError("it is a zip archive, but not one that PyTorch wrote; install the "
+                                      "downloaded file as it is, neither packed nor unpacked")
             root = roots[0]
 
             def record(name: str, limit: int) -> bytes:
@@ -162,7 +166,8 @@ def _read_zip(file: object, file_size: int) -> tuple[dict[str, torch.Tensor], di
             def storage_bytes(storage: StorageRecord) -> bytes:
                 return record(f"data/{storage.key}", file_size)
 
-            return _build_tensors(records, storage_bytes, file_size), {"container": "zip", **_plain_entries(top)}
+            state_dict = _build_tensors(records, storage_bytes, file_size)
+            return state_dict, {"container": "zip", **_plain_entries(top)}
     except _ZIP_DAMAGE as error:
         raise CheckpointError(f"it is truncated or damaged ({error}); {_DOWNLOAD_AGAIN}") from error
 
@@ -178,7 +183,8 @@ def _read_legacy(data: mmap.mmap) -> tuple[dict[str, torch.Tensor], dict[str, ob
     system = read_pickle(data, version.end)
     if version.value != _LEGACY_VERSION or not isinstance(system.value, dict) \
             or system.value.get("little_endian") is not True:
-        raise CheckpointError(f"its container has an unknown version or byte order, or is damaged; {_DOWNLOAD_AGAIN}")
+        raise CheckpointError("its container has an unknown version or byte order, or is damaged; "
+                              f"{_DOWNLOAD_AGAIN}")
     top = read_pickle(data, system.end)
     keys = read_pickle(data, top.end)
     records = _net_records(top.value)
@@ -190,22 +196,24 @@ def _read_legacy(data: mmap.mmap) -> tuple[dict[str, torch.Tensor], dict[str, ob
         start, size = places[storage.key]
         return data[start : start + size]
 
-    return _build_tensors(records, storage_bytes, len(data)), {"container": "legacy", **_plain_entries(top.value)}
+    state_dict = _build_tensors(records, storage_bytes, len(data))
+    return state_dict, {"container": "legacy", **_plain_entries(top.value)}
 
 
 def _legacy_places(data: mmap.mmap, keys: Pickled,
                    storages: dict[str, StorageRecord]) -> dict[str, tuple[int, int]]:
-    """Where each storage's bytes lie: key -> (first byte, number of bytes). Each block is led by its element count."""
-    if not isinstance(keys.value, list) or any(type(key) is not str or key not in storages for key in keys.value):
+    """Where each storage's bytes lie: key -> (first byte, number of bytes). A count leads each block."""
+    listed = keys.value
+    if not isinstance(listed, list) or any(type(key) is not str or key not in storages for key in listed):
         raise CheckpointError(f"its list of storages is damaged; {_DOWNLOAD_AGAIN}")
     places = {}
     position = keys.end
-    for key in keys.value:
+    for key in listed:
         storage = storages[key]
         size = storage.count * _dtype(storage).itemsize
         if position + 8 + size > len(data):
-            raise CheckpointError(f"it is truncated: it ends at byte {len(data)}, but its storages reach further; "
-                                  f"{_DOWNLOAD_AGAIN}")
+            raise CheckpointError(f"it is truncated: it ends at byte {len(data)}, but its storages reach "
+                                  f"further; {_DOWNLOAD_AGAIN}")
         if struct.unpack_from("<q", data, position)[0] != storage.count:
             raise CheckpointError(f"the size of a storage contradicts its description; {_DOWNLOAD_AGAIN}")
         places[key] = (position + 8, size)
@@ -225,12 +233,14 @@ def _net_records(top: object) -> dict[str, TensorRecord]:
                               + "; use a checkpoint that the authors' training wrote")
     for key, value in net.items():
         if type(key) is not str or not isinstance(value, TensorRecord):
-            raise CheckpointError(f"the entry {quote(key)} of its 'net' is not a tensor; use the authors' file")
+            raise CheckpointError(f"the entry {quote(key)} of its 'net' is not a tensor; "
+                                  "use the authors' file")
     return net
 
 
 def _plain_entries(top: dict) -> dict[str, object]:
-    entries = {name: top[name] for name in ("epoch", "net_type", "actor_type") if type(top.get(name)) in (str, int)}
+    names = ("epoch", "net_type", "actor_type")
+    entries = {name: top[name] for name in names if type(top.get(name)) in (str, int)}
     constructor = top.get("constructor")
     if isinstance(constructor, InertObject) and type(constructor.fields.get("fun_name")) is str:
         entries["constructor"] = constructor.fields["fun_name"]
@@ -248,20 +258,22 @@ def _build_tensors(records: dict[str, TensorRecord], storage_bytes: Callable[[St
 
 
 def _check_claims(records: dict[str, TensorRecord], file_size: int) -> None:
-    """All sizes against the file's, before any memory is taken: views may repeat and overlap at no cost to a forger."""
+    """All sizes against the file's, before memory is taken: a forger's views can repeat at no cost."""
     claimed = 0
     for key, record in records.items():
         last = record.offset + sum((n - 1) * step for n, step in zip(record.size, record.stride))
         count = math.prod(record.size)
         if count == 0 or last >= record.storage.count:
-            raise CheckpointError(f"the tensor {quote(key)} is empty or reaches beyond its storage; {_DOWNLOAD_AGAIN}")
+            raise CheckpointError(f"the tensor {quote(key)} is empty or reaches beyond its storage; "
+                                  f"{_DOWNLOAD_AGAIN}")
         claimed += max(record.storage.count, count) * _dtype(record.storage).itemsize
     if claimed > file_size:
-        raise CheckpointError(f"its tensors claim {claimed} bytes, but the file has {file_size}: it is truncated or "
-                              f"damaged; {_DOWNLOAD_AGAIN}")
+        raise CheckpointError(f"its tensors claim {claimed} bytes, but the file has {file_size}: it is "
+                              f"truncated or damaged; {_DOWNLOAD_AGAIN}")
 
 
-def _build_tensor(key: str, record: TensorRecord, storage_bytes: Callable[[StorageRecord], bytes]) -> torch.Tensor:
+def _build_tensor(key: str, record: TensorRecord,
+                  storage_bytes: Callable[[StorageRecord], bytes]) -> torch.Tensor:
     dtype = _dtype(record.storage)
     content = bytearray(storage_bytes(record.storage))
     if len(content) != record.storage.count * dtype.itemsize:

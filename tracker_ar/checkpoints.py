@@ -17,8 +17,8 @@ from tracker_ar.errors import CheckpointError, InputError
 from tracker_ar.inert_pickle import quote
 
 __all__ = [
-    "Checkpoint", "Installed", "SLOTS", "Slot", "WHERE_TO_GET", "checkpoint_dir", "find_checkpoints", "install",
-    "installed_profile", "load_into", "problem_with", "read_checkpoint", "write_checkpoint",
+    "Checkpoint", "Installed", "SLOTS", "Slot", "WHERE_TO_GET", "checkpoint_dir", "find_checkpoints",
+    "install", "installed_profile", "load_into", "problem_with", "read_checkpoint", "write_checkpoint",
 ]
 
 ENVIRONMENT_VARIABLE = "ALPHAREFINE_CHECKPOINTS"
@@ -32,8 +32,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Slot:
     """The place of one network's weights: its kind (as the file's metadata says it), profile and file name.
 
-    published, layout: for the weights that users install, the name under which the authors published them, and
-    the digest of their keys and shapes (`_layout`).
+    published, layout: for the weights that users install, the name under which the authors published them,
+    and the digest of their keys and shapes (`_layout`).
     """
 
     kind: str
@@ -53,15 +53,15 @@ SLOTS = (
     Slot("lite_mask_refiner", "lite", "lite_mask_refiner.safetensors"),
 )
 
-# Links as they stand in AlphaRefine_submit/README.md of the authors' vot2020 branch; the first also in pytracking's
-# MODEL_ZOO.md.
+# Links as they stand in AlphaRefine_submit/README.md of the authors' vot2020 branch; the first also in
+# pytracking's MODEL_ZOO.md.
 WHERE_TO_GET = """\
 The authors publish the two checkpoints of the challenge entry on Google Drive:
   super_dimp.pth.tar             https://drive.google.com/file/d/1qDptswis2FxihLRYLVRGDvx6aUoAVVLv/view
   ARnet_seg_mask_ep0040.pth.tar  https://drive.google.com/open?id=1qOQRfaRMbQ2nmgX1NFjoQHfXOAn609QM
 (linked from https://github.com/MasterBin-IIAU/AlphaRefine/tree/vot2020/AlphaRefine_submit and
-https://github.com/visionml/pytracking/blob/master/MODEL_ZOO.md). Download both in a browser, do not unpack them, and
-run
+https://github.com/visionml/pytracking/blob/master/MODEL_ZOO.md).
+Download both in a browser, do not unpack them, and run
   alpharefine checkpoints install super_dimp.pth.tar ARnet_seg_mask_ep0040.pth.tar"""
 
 
@@ -80,8 +80,8 @@ def checkpoint_dir() -> Path:
 def find_checkpoints(profile: str, directory: str | os.PathLike | None = None) -> tuple[Path, Path]:
     """The files of a profile, (base tracker, refiner), after a check of their headers.
 
-    profile: 'vot2020' or 'lite'. directory: None for `checkpoint_dir()`. Raises `CheckpointError` that names what is
-    missing or unfit, where it was looked for, and how to get it; InputError for an unknown profile.
+    profile: 'vot2020' or 'lite'. directory: None for `checkpoint_dir()`. Raises `CheckpointError` that names
+    what is missing or unfit, where it was looked for, and how to get it; InputError for an unknown profile.
     """
     folder = _folder(directory)
     slots = [slot for slot in SLOTS if slot.profile == profile]
@@ -92,7 +92,8 @@ def find_checkpoints(profile: str, directory: str | os.PathLike | None = None) -
         cure = WHERE_TO_GET if profile == "vot2020" else (
             "They come with the project: restore its checkpoints/ folder, or let "
             f"{ENVIRONMENT_VARIABLE} name the folder that holds them.")
-        raise CheckpointError(f"The profile {profile} cannot run; in {folder}: {'; '.join(problems)}.\n{cure}")
+        found = "; ".join(problems)
+        raise CheckpointError(f"The profile {profile} cannot run; in {folder}: {found}.\n{cure}")
     return folder / slots[0].file_name, folder / slots[1].file_name
 
 
@@ -106,8 +107,8 @@ def installed_profile(directory: str | os.PathLike | None = None) -> str:
 def problem_with(slot: Slot, directory: str | os.PathLike | None = None) -> str | None:
     """What keeps a slot's file from being used, as the rest of a sentence ('is missing'), or None.
 
-    Fast: looks at the header only. The file must be whole; the authors' must also say that `install` wrote them, and
-    hold exactly their keys and shapes (for the project's own, `load_into` looks at that).
+    Fast: looks at the header only. The file must be whole; the authors' must also say that `install` wrote
+    them, and hold exactly their keys and shapes (for the project's own, `load_into` looks at that).
     """
     path = _folder(directory) / slot.file_name
     try:
@@ -124,8 +125,8 @@ def problem_with(slot: Slot, directory: str | os.PathLike | None = None) -> str 
 
 
 def _layout(shapes: Shapes) -> str:
-    """A digest of keys and shapes: compared at every start, where building a network to compare with is too slow."""
-    return hashlib.sha256(repr(sorted((key, tuple(shape)) for key, shape in shapes.items())).encode()).hexdigest()
+    """A digest of keys and shapes, for every start: building a network to compare with takes seconds then."""
+    return hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
 
 
 def _folder(directory: str | os.PathLike | None) -> Path:
@@ -135,7 +136,8 @@ def _folder(directory: str | os.PathLike | None) -> Path:
 # ---- fitting a network
 
 
-def load_into(module: torch.nn.Module, source: str | os.PathLike | Checkpoint, what: str | None = None) -> None:
+def load_into(module: torch.nn.Module, source: str | os.PathLike | Checkpoint,
+              what: str | None = None) -> None:
     """Give a network its weights, in place, cast to the network's dtypes.
 
     source: a file, or what `read_checkpoint` returned. what: the network's name for messages. Raises
@@ -159,7 +161,8 @@ def _shapes_of(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, .
 
 
 def _check_shapes(found: Shapes, expected: Shapes) -> None:
-    for word, keys in (("lacks", expected.keys() - found.keys()), ("has the foreign", found.keys() - expected.keys())):
+    missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
+    for word, keys in (("lacks", missing), ("has the foreign", foreign)):
         if keys:
             names = ", ".join(quote(key) for key in sorted(keys)[:3])
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -171,7 +174,7 @@ def _check_shapes(found: Shapes, expected: Shapes) -> None:
 
 @functools.lru_cache(maxsize=None)
 def _expected_shapes(kind: str) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of one of the authors' networks, from the network itself, built without memory for weights."""
+    """Keys and shapes of one of the authors' networks, from the network itself, built without its weights."""
     from tracker_ar.models.mask_refiner import build_mask_refiner
     from tracker_ar.models.super_dimp import build_super_dimp
 
@@ -198,7 +201,7 @@ def write_checkpoint(path: str | os.PathLike, state_dict: Mapping[str, torch.Ten
         save_file(tensors, temporary, metadata=entries)
         os.replace(temporary, path)
     except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; free or choose another place with "
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; choose another place with "
                               f"{ENVIRONMENT_VARIABLE}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -219,10 +222,10 @@ class Installed:
 
 def install(paths: Iterable[str | os.PathLike], directory: str | os.PathLike | None = None,
             force: bool = False) -> list[Installed]:
-    """Install downloads of the authors' checkpoints: each is recognised by its keys, checked, converted, put in place.
+    """Install downloads of the authors' checkpoints: recognise by keys, check, convert, put in place.
 
     force: replace files that are there. All of `paths` are checked before the first is written. Raises
-    `CheckpointError` with cause and cure. Takes about as much memory as one network's weights.
+    `CheckpointError` with cause and cure. Takes about twice the memory of one network's weights.
     """
     folder = _folder(directory)
     plan: dict[Slot, Installed] = {}
@@ -247,10 +250,10 @@ def _recognise(checkpoint: Checkpoint) -> Slot:
     try:
         _check_shapes(_shapes_of(checkpoint.state_dict), _expected_shapes(slot.kind))
     except CheckpointError as error:
-        says = checkpoint.metadata.get("net_type")
-        raise CheckpointError(
-            f"{checkpoint.path} is neither of the authors' two checkpoints{f' (it says {quote(says)})' if says else ''}"
-            f"; held against {slot.published}: {error}.\n{WHERE_TO_GET}") from error
+        net_type = checkpoint.metadata.get("net_type")
+        says = f" (it says {quote(net_type)})" if net_type else ""
+        raise CheckpointError(f"{checkpoint.path} is neither of the authors' two checkpoints{says}; "
+                              f"held against {slot.published}: {error}.\n{WHERE_TO_GET}") from error
     return slot
 
 
@@ -258,9 +261,11 @@ def _is_there(slot: Slot, target: Path, source: Path) -> bool:
     """Whether this very source is installed; another file in its place is an error."""
     if not target.exists():
         return False
-    if problem_with(slot, target.parent) is None and read_header(target)[1].get("source_sha256") == _sha256(source):
+    sound = problem_with(slot, target.parent) is None
+    if sound and read_header(target)[1].get("source_sha256") == _sha256(source):
         return True
-    raise CheckpointError(f"{target} is there already and was not made from {source}: add --force to replace it.")
+    raise CheckpointError(f"{target} is there already and was not made from {source}; "
+                          "add --force to replace it.")
 
 
 def _sha256(path: Path) -> str:

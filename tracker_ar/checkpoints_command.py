@@ -6,9 +6,19 @@ import argparse
 from pathlib import Path
 
 from tracker_ar.checkpoint_files import read_header
-from tracker_ar.checkpoints import SLOTS, WHERE_TO_GET, checkpoint_dir, install, installed_profile, problem_with
+from tracker_ar.checkpoints import (
+    SLOTS,
+    WHERE_TO_GET,
+    checkpoint_dir,
+    install,
+    installed_profile,
+    problem_with,
+)
 
-PROFILES = {"vot2020": "the challenge entry, with the authors' weights", "lite": "for CPUs, with the project's weights"}
+PROFILES = {
+    "vot2020": "the challenge entry, with the authors' weights",
+    "lite": "for CPUs, with the project's weights",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="show which checkpoints are installed and which profile runs",
                        description="Show which checkpoints are installed and which profile runs.")
     installer = actions.add_parser(
-        "install", help="check the authors' downloaded checkpoints and put them in place", epilog=WHERE_TO_GET,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        "install", help="check the authors' downloaded checkpoints and put them in place",
+        epilog=WHERE_TO_GET, formatter_class=argparse.RawDescriptionHelpFormatter)
     installer.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a downloaded .pth.tar file")
     installer.add_argument("--force", action="store_true", help="replace checkpoints that are there")
 

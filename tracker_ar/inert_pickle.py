@@ -1,9 +1,9 @@
-"""Reads pickled checkpoints as data: an interpreter of the pickle instructions that never calls or imports anything.
+"""Reads pickled checkpoints as data: a pickle interpreter that never calls or imports anything.
 
-`pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks for, and
-allocates what a file claims to hold. Here a global is only its name, a tensor is only a description of where its
-numbers lie, and an object of the authors' five classes is only its fields. Whatever else a file names or asks for
-ends in a `CheckpointError` before the next instruction is read.
+`pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks
+for, and allocates what a file claims to hold. Here a global is only its name, a tensor is only a description
+of where its numbers lie, and an object of the authors' five classes is only its fields. Whatever else a file
+names or asks for ends in a `CheckpointError` before the next instruction is read.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class InertObject:
 
 @dataclass(frozen=True)
 class StorageRecord:
-    """A block of numbers elsewhere in the file: its key there, its dtype's name, how many numbers it claims."""
+    """A block of numbers elsewhere in the file: its key there, its dtype's name, how many it claims."""
 
     key: str
     dtype: str
@@ -97,9 +97,9 @@ def quote(text: object, limit: int = 120) -> str:
 def read_pickle(data: Sliceable, start: int = 0) -> Pickled:
     """The pickle that begins at `start` of `data` (bytes, or an mmap of a whole file).
 
-    Values are None, bool, int, float, str, bytes, tuple, list, dict (also for `OrderedDict`) and the classes of this
-    module. Raises `CheckpointError` for a foreign global (by name), an instruction that no checkpoint needs, and data
-    that ends too early or contradicts itself.
+    Values are None, bool, int, float, str, bytes, tuple, list, dict (also for `OrderedDict`) and the classes
+    of this module. Raises `CheckpointError` for a foreign global (by name), an instruction that no checkpoint
+    needs, and data that ends too early or contradicts itself.
     """
     machine = _Machine(data[start : start + MAX_PICKLE_BYTES])
     try:
@@ -138,14 +138,15 @@ class _Machine:
             step = _STEPS.get(code)
             if step is None:
                 raise CheckpointError(
-                    f"its pickled part holds instruction {chr(code)!r}, which no checkpoint needs; nothing was executed"
+                    f"its pickled part holds instruction {chr(code)!r}, which no checkpoint needs; "
+                    "nothing was executed"
                 )
             step(self)
 
     def take(self, count: int) -> bytes:
         piece = self.data[self.position : self.position + count]
         if len(piece) < count:
-            raise CheckpointError("its pickled part ends too early; the file is truncated, so download it again")
+            raise CheckpointError("its pickled part ends too early: the file is truncated; download it again")
         self.position += count
         return piece
 
@@ -190,8 +191,8 @@ class _Machine:
         full_name = f"{module}.{name}"
         if full_name not in _KNOWN_GLOBALS:
             raise CheckpointError(
-                f"it names {quote(full_name)}, which has no place in these checkpoints and could run code of the "
-                "file's maker; nothing was executed. Use the file that the authors publish"
+                f"it names {quote(full_name)}, which has no place in these checkpoints and could run code of "
+                "the file's maker; nothing was executed. Use the file that the authors publish"
             )
         self.push(GlobalName(full_name))
 
@@ -210,15 +211,16 @@ class _Machine:
 
     def set_items(self, items: list) -> None:
         target = self.stack[-1]
-        _require(type(target) is dict and len(items) % 2 == 0, "entries are added to something that is no dictionary")
+        _require(type(target) is dict and len(items) % 2 == 0, "entries are added to what is no dictionary")
         for key, value in zip(items[::2], items[1::2]):
             # Other keys could be made to cost unbounded time when they are hashed or collide.
-            _require(type(key) is str or type(key) is int and abs(key) < 1 << 60, "a dictionary has a key that is neither a text nor a number")
+            _require(type(key) is str or type(key) is int and abs(key) < 1 << 60,
+                     "a dictionary has a key that is neither a text nor a number")
             target[key] = value
 
     def storage(self) -> None:
         record = self.stack.pop()
-        # The older container adds a sixth entry, for views of storages; torch has written None there since 0.4.
+        # The older container adds a sixth entry, for views of storages; torch writes None there since 0.4.
         _require(type(record) is tuple and len(record) in (5, 6) and record[5:] in ((), (None,)),
                  "a storage is not described as one")
         tag, kind, key, _, count = record[:5]
@@ -250,7 +252,7 @@ class _Machine:
         state, target = self.stack.pop(), self.stack[-1]
         # A state dict carries module versions as an attribute; nothing here needs them.
         if type(target) is not dict:
-            _require(type(target) is InertObject and type(state) is dict, "fields are given to something without any")
+            _require(type(target) is InertObject and type(state) is dict, "fields are given to a plain value")
             target.fields.update(state)
 
 
@@ -271,7 +273,7 @@ def _mark(machine: _Machine) -> None:
     machine.stack = []
 
 
-# One row an instruction: those that protocols 2 to 5 write for dictionaries of tensors, numbers and plain objects.
+# A row for each instruction that protocols 2 to 5 write for dictionaries of tensors, numbers, plain objects.
 _STEPS: dict[int, Callable[[_Machine], object]] = {
     0x80: lambda m: m.take(1),                                      # protocol number
     0x95: lambda m: m.take(8),                                      # frame length
