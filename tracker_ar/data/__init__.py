@@ -1,0 +1,1 @@
+"""Training data: folders of annotated images, synthetic sequences, samples for the two networks."""
