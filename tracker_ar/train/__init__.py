@@ -1,0 +1,1 @@
+"""Training of the two networks: losses, recipes, the loop, the command."""
