@@ -161,6 +161,12 @@ def test_vot2020_workspace_downloads_its_own_sequences() -> None:
     assert not command._downloads_its_own(ROOT / "workspace")
 
 
+def test_unreadable_workspace(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("registry: []\nstack: no-such-stack\n")
+    with pytest.raises(EvaluationError, match="stack does not exist"):
+        toolkit.load_workspace(tmp_path)
+
+
 def test_regions_are_drawn_where_they_are() -> None:
     from vot.region import Mask, Rectangle, Special
 

@@ -72,7 +72,7 @@ def test_evaluation_ends_with_table_report_and_picture(
     assert "Noisy, profile double-noisy, 2 sequences, EAO over 4 to 10 frames" in output
     rows = {line.split()[0]: [float(word) for word in line.split()[1:] if word != "|"]
             for line in output.splitlines() if re.match(r"(Noisy|StaticBox) +\|", line)}
-    # A box that keeps still: overlap 1 on one sequence, on the other 18/22 after a frame, 16/24 after two, ...
+    # A box that keeps still: overlap 1 on one sequence, on the other 18/22, 16/24, ...
     falling = np.mean([max(20 - 2 * n, 0) / (20 + min(2 * n, 20)) for n in range(1, LENGTH)])
     assert rows["StaticBox"][6] == pytest.approx((1 + falling) / 2, abs=2e-3)
     assert rows["Noisy"] == rows["StaticBox"]

@@ -70,10 +70,18 @@ def report(workspace: Path, trackers: list[str], name: str) -> Path:
 
 
 def load_workspace(workspace: Path) -> Workspace:
-    """The toolkit's own view of a workspace: its stack, sequences and result files."""
+    """The toolkit's own view of a workspace: its stack, sequences and result files.
+
+    Where the stack names a data set and no sequences are there, the toolkit downloads them now. Raises
+    EvaluationError when the workspace cannot be read or the download fails.
+    """
+    from vot import ToolkitException
     from vot.workspace import Workspace
 
-    return Workspace.load(str(workspace))
+    try:
+        return Workspace.load(str(workspace))
+    except ToolkitException as error:
+        raise EvaluationError(f"the toolkit cannot load the workspace {workspace}: {error}") from error
 
 
 def missing_results(workspace: Workspace, trackers: list[str]) -> list[str]:
@@ -134,7 +142,7 @@ def _vot(workspace: Path, *arguments: str, steps: Sequence[str] = ()) -> list[st
 
 def _cause(command: str, workspace: Path, output: list[str]) -> str:
     """What went wrong, as far as the toolkit and the log of the tracker tell."""
-    message = [f"{command} failed. Its last lines:", *output[-6:]]
+    message = [f"{command} failed. Its last words:", *output[-1:]]
     logs = [match[1].strip() for match in map(_LOG_FILE.search, output) if match]
     if logs:
         file = workspace / logs[-1]
