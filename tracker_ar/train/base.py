@@ -45,7 +45,7 @@ class BaseTask:
         train: ImageLibrary,
         validation: ImageLibrary,
         seed: int = 0,
-        half: bool = True,
+        half: bool = False,
         backbone: Path | None = None,
     ) -> None:
         self.name = recipe.name

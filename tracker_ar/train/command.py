@@ -19,7 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", type=Path, help="a refiner whose backbone lite-base starts from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
-    parser.add_argument("--full-precision", action="store_true", help="no bfloat16 in convolutions")
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="bfloat16 convolutions: about twice as fast where the processor computes in it, slower elsewhere",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,14 +40,13 @@ def run(args: argparse.Namespace) -> int:
     train = ImageLibrary(args.data, "train")
     validation = ImageLibrary(args.data, "validation")
     print(f"{len(train.images)} training images, {len(validation.images)} held out", flush=True)
-    half = not args.full_precision
     if isinstance(recipe, RefinerRecipe):
         from tracker_ar.train.refiner import RefinerTask
 
-        task = RefinerTask(recipe, train, validation, args.seed, half)
+        task = RefinerTask(recipe, train, validation, args.seed, args.half)
     else:
         from tracker_ar.train.base import BaseTask
 
-        task = BaseTask(recipe, train, validation, args.seed, half, args.backbone)
+        task = BaseTask(recipe, train, validation, args.seed, args.half, args.backbone)
     Trainer(task, args.out, Budget(args.steps, args.minutes)).run()
     return 0

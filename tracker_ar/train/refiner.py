@@ -36,7 +36,7 @@ class RefinerTask:
         train: ImageLibrary,
         validation: ImageLibrary,
         seed: int = 0,
-        half: bool = True,
+        half: bool = False,
     ) -> None:
         self.name = recipe.name
         self.recipe = recipe
