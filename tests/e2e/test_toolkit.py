@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,28 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from short_videos import LENGTH, ROOT, vot, write_sequence
 from tracker_ar import cli
-from tracker_ar.evaluate.procedural import anchor_values
-from tracker_ar.evaluate.vot_format import encode_mask_line, write_list
+from tracker_ar.evaluate.vot_format import write_list
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).resolve().parents[2]
-LENGTH, SIZE = 12, (60, 80)
-
-
-def write_sequence(folder: Path, step: int) -> None:
-    """A square that moves ``step`` pixels a frame."""
-    (folder / "color").mkdir(parents=True)
-    lines = []
-    for frame in range(LENGTH):
-        mask = np.zeros(SIZE, np.uint8)
-        left = 10 + step * frame
-        mask[20:40, left:left + 20] = 1
-        cv2.imwrite(str(folder / "color" / f"{frame + 1:08d}.jpg"), 40 + 180 * mask)
-        lines.append(encode_mask_line(mask))
-    (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
-    (folder / "anchor.value").write_text("\n".join(map(str, anchor_values(LENGTH))) + "\n")
-    (folder / "sequence").write_text(f"fps=20\nname={folder.name}\nlength={LENGTH}\n")
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +35,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"env_DOUBLE = {name.lower()}\n"
         for name in ("Noisy", "Crashing", "Unbuildable")))
     return folder
-
-
-def vot(workspace: Path, *arguments: str) -> str:
-    """A command as typed by hand in the workspace."""
-    done = subprocess.run([sys.executable, "-m", "vot", *arguments], cwd=workspace, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
-    return done.stdout
 
 
 def test_evaluation_ends_with_table_report_and_picture(
