@@ -1,0 +1,213 @@
+"""Where frames come from: a video file, a folder of images, a camera.
+
+Frames are numbered from 1, as in the VOT layout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tracker_ar.errors import DataError, InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+FALLBACK_FPS = 30.0  # for folders of images and cameras that do not say
+CAMERA_PATIENCE = 30  # frames in a row that a camera may fail to give
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a source.
+
+    number: from 1. name: of the image file, empty for videos and cameras. image: (H, W, 3) uint8 RGB, or None
+    when it could not be decoded.
+    """
+
+    number: int
+    name: str
+    image: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open source.
+
+    name: for the names of results. fps: frames a second of a video made from it. length: how many frames
+    `frames` is expected to give, None where that is not known. frames: close it to let go of the device or
+    file; it is empty where a video ends before its first frame.
+    """
+
+    name: str
+    fps: float
+    length: int | None
+    frames: Iterator[Frame]
+
+
+def open_source(place: str, start: int = 1, end: int | None = None) -> Source:
+    """Open `place`: a path, or a camera's number where no file has that name.
+
+    start, end: the first and last frame to give, counted from 1. Raises InputError for a range that cannot
+    be, DataError with cause and cure for a source that is missing or holds nothing to see.
+    """
+    if start < 1 or (end is not None and end < start):
+        raise InputError(f"--start {start} and --end {end} leave no frame: frames count from 1, and the end "
+                         "is not before the start.")
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return _open_folder(path, start, end)
+    if path.is_file():
+        return _open_video(path, start, end)
+    if place.isdigit():
+        return _open_camera(int(place), start, end)
+    raise DataError(f"{place}: there is no such video file or folder of images; give a path, or a camera's "
+                    "number (0 is the first).")
+
+
+def decode_image(data: bytes, flags: int) -> np.ndarray | None:
+    """The image in an encoded file, as `cv2.imdecode` gives it, or None where it cannot be decoded."""
+    if not data:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:  # sizes beyond OpenCV's limits
+        return None
+
+
+# ---- a folder of images
+
+
+def _open_folder(folder: Path, start: int, end: int | None) -> Source:
+    try:
+        files = _images_in(folder)
+        folders = [] if files else sorted(child for child in folder.iterdir() if child.is_dir())
+        below = [child for child in folders if _images_in(child)]
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
+    if not files:
+        endings = " ".join(sorted(IMAGE_SUFFIXES))
+        cure = f"the folder {below[0]} has some" if below else f"these endings count: {endings}"
+        raise DataError(f"{folder}: no images in this folder; {cure}.")
+    chosen = files[start - 1 : end]
+    if not chosen:
+        raise DataError(f"{folder}: has {len(files)} images, so there is none to start with at {start}.")
+    frames = (Frame(number, file.name, _read_image(file)) for number, file in enumerate(chosen, start))
+    return Source(folder.resolve().name, FALLBACK_FPS, len(chosen), frames)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder in natural order: 2.jpg before 10.jpg. Hidden files do not count."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
+             and not file.name.startswith(".") and not file.is_dir()]
+    return sorted(files, key=lambda file: _natural_key(file.name))
+
+
+def _natural_key(name: str) -> tuple[list[str | int], str]:
+    # Text and numbers alternate, so equal positions can always be compared.
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def _read_image(file: Path) -> np.ndarray | None:
+    try:
+        image = decode_image(file.read_bytes(), cv2.IMREAD_COLOR)
+    except OSError:  # a broken link, a file that may not be read
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+# ---- a video file
+
+
+def _open_video(path: Path, start: int, end: int | None) -> Source:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{path}: this is one image; give the folder that holds the images of the video.")
+    if _is_text(path):  # FFmpeg would render it
+        raise DataError(f"{path}: this is a text file, not a video.")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise DataError(f"{path}: cannot be opened as a video; it is damaged, not a video, or of a format "
+                        "that this OpenCV cannot read (convert it to MP4, or give a folder of its frames).")
+    total = _frame_count(capture)
+    length = None
+    if total is not None:
+        length = max((total if end is None else min(total, end)) - start + 1, 1)
+    return Source(path.stem, _fps(capture), length, _video_frames(capture, start, end))
+
+
+def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None) -> Iterator[Frame]:
+    number = 1
+    with _released(capture):
+        while (end is None or number <= end) and capture.grab():
+            if number >= start:
+                decoded, image = capture.retrieve()
+                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+            number += 1
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    return bool(head) and all(byte >= 32 or byte in b"\t\n\f\r\x1b" for byte in head)
+
+
+def _frame_count(capture: cv2.VideoCapture) -> int | None:
+    """What the container announces, an estimate in some formats; None for no sane number."""
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if 0 < count < 1e8 else None
+
+
+def _fps(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 1 <= fps <= 1000 else FALLBACK_FPS
+
+
+# ---- a camera
+
+
+def _open_camera(index: int, start: int, end: int | None) -> Source:
+    level = cv2.utils.logging.getLogLevel()
+    # Every back end would report its failure at length.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(index)
+    except cv2.error:
+        capture = cv2.VideoCapture()
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        raise DataError(f"Camera {index} cannot be opened: it is not there, in use by another program, or "
+                        "may not be used by this one. If you meant a file or folder, check the path.")
+    length = None if end is None else end - start + 1
+    return Source(f"camera-{index}", _fps(capture), length, _camera_frames(capture, index, start, end))
+
+
+def _camera_frames(
+    capture: cv2.VideoCapture, index: int, start: int, end: int | None
+) -> Iterator[Frame]:
+    number = failures = 0
+    with _released(capture):
+        while end is None or number < end:
+            number += 1
+            decoded, image = capture.read()
+            failures = 0 if decoded else failures + 1
+            if failures == CAMERA_PATIENCE:
+                raise DataError(f"Camera {index} gives no more frames: was it unplugged?")
+            if number >= start:
+                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+
+
+@contextlib.contextmanager
+def _released(capture: cv2.VideoCapture) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        capture.release()
