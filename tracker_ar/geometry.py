@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from tracker_ar.errors import InputError
 
@@ -96,24 +95,6 @@ def box_iou(first: BoxLike, second: BoxLike) -> float:
     intersection = float(np.prod(np.maximum(far - near, 0.0)))
     union = float(np.prod(first[2:]) + np.prod(second[2:])) - intersection
     return intersection / union
-
-
-def rect_to_rel(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """Boxes (..., 4) as x, y, width, height -> centre / `size`, log width, log height, shape (..., 4).
-
-    `size` (..., 2) is a reference width and height, in which steps of the centre are measured. In this space
-    the box refinement ascends the predicted IoU (PrDiMP, Danelljan et al., CVPR 2020; "relative" in its
-    settings).
-    """
-    extent = boxes[..., 2:]
-    centre = boxes[..., :2] + extent / 2
-    return torch.cat([centre / size, extent.log()], dim=-1)
-
-
-def rel_to_rect(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """The inverse of rect_to_rel: (..., 4) back to x, y, width, height."""
-    extent = boxes[..., 2:].exp()
-    return torch.cat([boxes[..., :2] * size - extent / 2, extent], dim=-1)
 
 
 def _four_finite_values(box: BoxLike) -> np.ndarray:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import box_from_mask, clip_box, mask_from_box, pad_mask, rect_to_rel, rel_to_rect
+from tracker_ar.base.box_refinement import from_relative, to_relative
+from tracker_ar.geometry import box_from_mask, clip_box, mask_from_box, pad_mask
 
 HELPERS = json.loads((Path(__file__).parent / "data" / "helpers.json").read_text())
 
@@ -51,8 +52,8 @@ def test_pad_mask(shape: list[int], width_height: list[int], full_shape: list[in
 def test_relative_box_space() -> None:
     boxes = torch.tensor([[10.0, 20.0, 30.0, 40.0], [1.5, 2.5, 60.0, 15.0]])
     size = torch.tensor([30.0, 40.0])
-    relative = rect_to_rel(boxes, size)
+    relative = to_relative(boxes, size)
     # To the last bit of float32: 1 / 30 and logarithms round differently from build to build.
     torch.testing.assert_close(relative, torch.tensor(HELPERS["rect_to_rel"]), rtol=2e-7, atol=0)
-    back = rel_to_rect(relative, size)
+    back = from_relative(relative, size)
     torch.testing.assert_close(back, torch.tensor(HELPERS["rel_to_rect"]), rtol=2e-6, atol=0)

@@ -10,9 +10,10 @@ from recipe import SUPER_DIMP, net_input
 from recorded import Reference, key_shapes
 from torch import Tensor
 
-from tracker_ar.base.box_refinement import from_relative, to_relative
+from tracker_ar.base.box_refinement import ascend, from_relative, relative_gradient, to_relative
 from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, SuperDiMP, build_super_dimp
 from tracker_ar.models.target_filter import Correlation
+from tracker_ar.profiles import BoxRefinementSettings
 
 BOXES = torch.tensor([[146.0, 136, 60, 80], [170, 176, 60, 80], [146, 136, 60, 80], [226, 80, 60, 80]])
 STEP_LENGTH = 2.5e-3
@@ -89,6 +90,43 @@ def test_ascent_on_the_predicted_iou(
             expected.check(f"iou_step{step}", iou)
             expected.check(f"grad_step{step}", gradient)
             expected.check(f"boxes_step{step}", from_relative(relative, reference_size))
+
+
+def test_ascent_in_closed_form(
+    super_dimp: SuperDiMP, classifier_outputs: dict[str, Tensor], reference: Callable[[str], Reference]
+) -> None:
+    """What the tracker runs: modulation and batch norm folded, gradient without autograd."""
+    expected = reference("dimp_net")
+    predict = super_dimp.bb_regressor.modulated((classifier_outputs["mod3"], classifier_outputs["mod4"])).on(
+        (classifier_outputs["iou_feat3"], classifier_outputs["iou_feat4"])
+    )
+    start = expected["init_boxes"]
+    for steps in (1, 10):
+        settings = BoxRefinementSettings(iterations=steps, step_length=STEP_LENGTH)
+        last_but_one = ascend(predict, start, BoxRefinementSettings(iterations=steps - 1))[0] if steps > 1 else start
+        boxes, iou = ascend(predict, start, settings)
+        gradient = relative_gradient(predict(last_but_one)[1], last_but_one, start[:1, 2:])
+        expected.check(f"iou_step{steps}", iou[None])
+        expected.check(f"grad_step{steps}", gradient[None])
+        expected.check(f"boxes_step{steps}", boxes[None])
+
+
+def test_closed_form_gradient_equals_autograd() -> None:
+    """In double precision, with boxes inside, across the border, outside and without area."""
+    torch.manual_seed(4)
+    network = build_super_dimp(SUPER_DIMP_LITE).double().eval().requires_grad_(False).bb_regressor
+    modulation = (torch.rand(1, 64, 1, 1).double(), torch.rand(1, 128, 1, 1).double())
+    features = (torch.randn(1, 64, 16, 20).double(), torch.randn(1, 128, 8, 10).double())
+    boxes = torch.tensor(
+        [[30.3, 21.7, 50.1, 40.9], [-20.5, -11.2, 60.0, 45.3], [140.0, 110.0, 45.5, 33.3], [300.0, 10.0, 20.0, 20.0],
+         [16.0, 16.0, 64.0, 32.0], [40.0, 40.0, 0.0, 10.0], [40.0, 40.0, 10.0, 0.0]]
+    ).double()
+    iou, gradient = network.modulated(modulation).on(features)(boxes)
+    boxes = boxes[None].requires_grad_()
+    expected = network(modulation, features, boxes)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), boxes)
+    torch.testing.assert_close(iou, expected[0].detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradient, expected_gradient[0], rtol=1e-9, atol=1e-9)
 
 
 def test_state_dict_has_the_keys_and_shapes_of_the_published_checkpoint(super_dimp: SuperDiMP) -> None:

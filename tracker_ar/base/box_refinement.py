@@ -37,22 +37,26 @@ def jittered_boxes(box: Tensor, noise: Tensor, settings: BoxRefinementSettings) 
 
 
 def ascend(
-    predict_iou: Callable[[Tensor], Tensor], boxes: Tensor, settings: BoxRefinementSettings
+    predict: Callable[[Tensor], tuple[Tensor, Tensor]], boxes: Tensor, settings: BoxRefinementSettings
 ) -> tuple[Tensor, Tensor]:
     """Climb the predicted IoU.
 
-    predict_iou maps boxes (1, n, 4) to (1, n) and is differentiable. Returns the boxes after the last step, (n, 4),
-    and the IoU predicted before it, (n,), as the reference does.
+    predict maps boxes (n, 4) to their IoU (n,) and its gradient for the boxes (n, 4). Returns the boxes after the last
+    step, (n, 4), and the IoU predicted before it, (n,), as the reference does.
     """
-    reference_size = boxes[None, :1, 2:]
-    relative = to_relative(boxes[None], reference_size)
+    reference_size = boxes[:1, 2:]
+    relative = to_relative(boxes, reference_size)
     for _ in range(settings.iterations):
-        with torch.enable_grad():
-            relative = relative.detach().requires_grad_()
-            iou = predict_iou(from_relative(relative, reference_size))
-            (gradient,) = torch.autograd.grad(iou.sum(), relative)
-        relative = relative.detach() + settings.step_length * gradient
-    return from_relative(relative, reference_size)[0], iou.detach()[0]
+        iou, gradient = predict(boxes)
+        relative = relative + settings.step_length * relative_gradient(gradient, boxes, reference_size)
+        boxes = from_relative(relative, reference_size)
+    return boxes, iou
+
+
+def relative_gradient(gradient: Tensor, boxes: Tensor, reference_size: Tensor) -> Tensor:
+    """A gradient for boxes (n, 4) x, y, w, h as the gradient for their relative form (chain rule)."""
+    of_corner, of_size = gradient[:, :2], gradient[:, 2:]
+    return torch.cat((of_corner * reference_size, (of_size - 0.5 * of_corner) * boxes[:, 2:]), dim=1)
 
 
 def best_box(boxes: Tensor, iou: Tensor, settings: BoxRefinementSettings) -> Tensor | None:

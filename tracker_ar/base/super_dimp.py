@@ -126,7 +126,7 @@ class SuperDiMPTracker:
         )
         self.memory = SampleMemory(features, boxes, settings.memory)
         first = {name: layer[:1] for name, layer in backbone.items()}
-        self.modulation = self._network.iou_modulation(first, boxes[:1])
+        self._target_iou = self._network.target_iou(first, boxes[:1])
 
     def _with_dropped_channels(self, features: Tensor) -> Tensor:
         """Copies of the plain sample's features, (1, C, h, w), with a share of the channels set to zero."""
@@ -155,9 +155,7 @@ class SuperDiMPTracker:
         start = jittered_boxes(
             self._box_in_search(search), self.random.box_noise(settings.random_boxes), settings
         ).to(self._device)
-        boxes, iou = ascend(
-            lambda candidates: self._network.predict_iou(self.modulation, features, candidates), start, settings
-        )
+        boxes, iou = ascend(self._target_iou.on(features), start, settings)
         box = best_box(boxes.cpu(), iou.cpu(), settings)
         if box is None:
             return

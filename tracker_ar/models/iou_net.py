@@ -8,10 +8,13 @@ the reference branch, t the test branch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ar.ops.box_pooling import BoxPooling
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
 STRIDE_3, STRIDE_4 = 8, 16
@@ -96,6 +99,56 @@ class IoUNet(nn.Module):
         hidden_3 = self.fc3_rt((pooled_3 * modulation[0][:, None]).flatten(0, 1))
         hidden_4 = self.fc4_rt((pooled_4 * modulation[1][:, None]).flatten(0, 1))
         return self.iou_predictor(torch.cat((hidden_3, hidden_4), dim=1)).reshape(boxes.shape[:2])
+
+    def modulated(self, modulation: tuple[Tensor, Tensor]) -> ModulatedIoU:
+        """The predictor for one target, (1, channels, 1, 1) each, with everything fixed folded into its weights."""
+        return ModulatedIoU(self, modulation)
+
+
+class ModulatedIoU:
+    """Predicts the IoU of boxes in test images with one target, and its gradient for the boxes, without autograd.
+
+    The same numbers as `IoUNet.forward` in evaluation mode: modulation and batch normalisation are linear and become
+    part of the fully connected layers.
+    """
+
+    def __init__(self, network: IoUNet, modulation: tuple[Tensor, Tensor]) -> None:
+        self._layers = (
+            _folded(network.fc3_rt, modulation[0], POOL_3T),
+            _folded(network.fc4_rt, modulation[1], POOL_4T),
+        )
+        self._output = network.iou_predictor.weight[0].split([len(bias) for _, bias in self._layers])
+        self._bias = network.iou_predictor.bias
+
+    def on(self, features: tuple[Tensor, Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """For one image's `IoUNet.features`, (1, C, h, w) each: a function of boxes (K, 4), x, y, w, h in pixels of
+        the crop, to the predicted IoU (K,) and its gradient (K, 4)."""
+        poolings = (
+            BoxPooling(features[0][0], POOL_3T, 1.0 / STRIDE_3),
+            BoxPooling(features[1][0], POOL_4T, 1.0 / STRIDE_4),
+        )
+
+        def predict(boxes: Tensor) -> tuple[Tensor, Tensor]:
+            corners = _corners(boxes)
+            iou = self._bias.expand(len(boxes))
+            gradient = torch.zeros_like(boxes)
+            for pooling, (weight, bias), output in zip(poolings, self._layers, self._output):
+                pooled = pooling.pool(corners)
+                hidden = torch.relu(torch.addmm(bias, pooled.values.flatten(1), weight.T))
+                iou = iou + hidden @ output
+                of_values = ((hidden > 0) * output) @ weight
+                gradient = gradient + pooled.gradient(of_values.reshape(pooled.values.shape))
+            return iou, torch.cat((gradient[:, :2] + gradient[:, 2:], gradient[:, 2:]), dim=1)
+
+        return predict
+
+
+def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Weight (out, rows * columns * C), for values with channels last, and bias (out,) of layer and modulation."""
+    gain = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
+    weight = (layer.linear.weight * gain[:, None]).unflatten(1, (-1, *cells)) * modulation[0]
+    bias = (layer.linear.bias - layer.bn.running_mean) * gain + layer.bn.bias
+    return weight.permute(0, 2, 3, 1).flatten(1).contiguous(), bias
 
 
 def _corners(boxes: Tensor) -> Tensor:

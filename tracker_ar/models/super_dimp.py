@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tracker_ar.models.iou_net import IoUNet
+from tracker_ar.models.iou_net import IoUNet, ModulatedIoU
 from tracker_ar.models.resnet import ResNet
 from tracker_ar.models.target_filter import FilterOptimizer, TargetClassifier
 
@@ -100,6 +100,10 @@ class SuperDiMP(nn.Module):
     def iou_modulation(self, backbone: Mapping[str, Tensor], boxes: Tensor) -> Pair:
         """Modulation vectors of targets: boxes (N, 4) xywh in pixels of the crops -> two (N, C, 1, 1)."""
         return self.bb_regressor.modulation(backbone["layer2"], backbone["layer3"], boxes)
+
+    def target_iou(self, backbone: Mapping[str, Tensor], box: Tensor) -> ModulatedIoU:
+        """The IoU predictor of one target in one image, box (1, 4) xywh in pixels of the crop; for tracking."""
+        return self.bb_regressor.modulated(self.iou_modulation(backbone, box))
 
     def iou_features(self, backbone: Mapping[str, Tensor]) -> Pair:
         """Features of test images for `predict_iou`, at strides 8 and 16."""

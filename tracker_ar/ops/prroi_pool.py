@@ -63,8 +63,13 @@ def prroi_pool_boxes(
 
 
 def _touched_cells(start: Tensor, end: Tensor, num_cells: int) -> tuple[int, int]:
-    """First and one past the last cell that any of the intervals touches; at least one cell."""
-    first, last = torch.stack((start.detach().amin(), end.detach().amax())).nan_to_num().tolist()
+    first, last = torch.stack((start.detach().amin(), end.detach().amax())).tolist()
+    return cell_range(first, last, num_cells)
+
+
+def cell_range(first: float, last: float, num_cells: int) -> tuple[int, int]:
+    """First and one past the last of `num_cells` cells that an interval (in cells) touches; at least one cell."""
+    first, last = (value if math.isfinite(value) else 0.0 for value in (first, last))
     lower = min(max(math.floor(first), 0), num_cells - 1)
     return lower, min(max(math.ceil(last) + 1, lower + 1), num_cells)
 
