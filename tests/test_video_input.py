@@ -88,6 +88,56 @@ def test_a_video_says_its_speed_and_length(tmp_path: Path) -> None:
     assert [frame.name for frame in source.frames] == [""] * 6
 
 
+class Damaged:
+    """Stands for cv2.VideoCapture: `pattern` says which frames can be grabbed (1), none after its end."""
+
+    def __init__(self, pattern: str, total: float) -> None:
+        self.pattern, self.total, self.grabs = pattern, total, 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def get(self, setting: int) -> float:
+        return self.total if setting == cv2.CAP_PROP_FRAME_COUNT else 25.0
+
+    def grab(self) -> bool:
+        self.grabs += 1
+        return self.pattern[self.grabs - 1 : self.grabs] == "1"
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, picture(self.grabs)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("pattern", "total", "start", "end", "expected"), [
+    ("111111", 6, 1, None, "111111"),
+    ("110011", 6, 1, None, "110011"),  # damaged in the middle
+    ("110011", 6, 1, 5, "11001"),
+    ("110011", 6, 4, None, "011"),
+    ("111000", 6, 1, None, "111"),  # cut off
+    ("111111", 4, 1, None, "111111"),  # the container announces too few, too many, or nothing
+    ("1111", 9, 1, None, "1111"),
+    ("1111", 0, 1, None, "1111"),
+    ("11", 1e7, 1, None, "11"),
+    ("001111", 6, 1, 4, "0011"),
+])
+def test_damaged_stretches_of_a_video(
+    pattern: str, total: float, start: int, end: int | None, expected: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0")
+    capture = Damaged(pattern, total)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+    frames = list(sources.open_source(str(tmp_path / "clip.mp4"), start, end).frames)
+    assert [frame.number for frame in frames] == list(range(start, start + len(expected)))
+    assert "".join(str(int(frame.image is not None)) for frame in frames) == expected
+    assert all(np.array_equal(frame.image[:, :, ::-1], picture(frame.number)) for frame in frames
+               if frame.image is not None)
+    assert capture.grabs < 1000
+
+
 def test_grey_16_bit_and_transparent_images_are_read(tmp_path: Path) -> None:
     grey = picture(0)[:, :, 0]
     for number, image in enumerate((grey, grey.astype(np.uint16) * 257, np.dstack([picture(0), grey])), 1):

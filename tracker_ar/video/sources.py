@@ -18,6 +18,7 @@ from tracker_ar.errors import DataError, InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FALLBACK_FPS = 30.0  # for folders of images and cameras that do not say
+VIDEO_PATIENCE = 300  # frames in a row that may be damaged before the rest of a video is given up
 CAMERA_PATIENCE = 30  # frames in a row that a camera may fail to give
 
 
@@ -137,17 +138,24 @@ def _open_video(path: Path, start: int, end: int | None) -> Source:
     length = None
     if total is not None:
         length = max((total if end is None else min(total, end)) - start + 1, 1)
-    return Source(path.stem, _fps(capture), length, _video_frames(capture, start, end))
+    return Source(path.stem, _fps(capture), length, _video_frames(capture, start, end, total or 0))
 
 
-def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None) -> Iterator[Frame]:
-    number = 1
+def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total: int) -> Iterator[Frame]:
+    """A failure to grab is the end of the video, or a damaged frame if good ones follow before `total`."""
+    given = number = 0
     with _released(capture):
-        while (end is None or number <= end) and capture.grab():
-            if number >= start:
-                decoded, image = capture.retrieve()
-                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+        while (end is None or number < end) and number - given <= VIDEO_PATIENCE:
             number += 1
+            if not capture.grab():
+                if number >= total:
+                    return
+                continue
+            decoded, image = capture.retrieve() if number >= start else (False, None)
+            yield from (Frame(lost, "", None) for lost in range(max(given + 1, start), number))
+            given = number
+            if number >= start:
+                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
 
 
 def _is_text(path: Path) -> bool:
