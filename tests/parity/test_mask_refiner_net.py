@@ -11,6 +11,7 @@ from recorded import Reference, key_shapes
 from torch import Tensor
 
 from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
+from tracker_ar.ops.doubling import double
 
 LEVELS = ("layer5", "layer4", "layer3", "layer2")
 BOX = (95.5, 95.5, 192.0, 192.0)
@@ -36,7 +37,7 @@ def outputs(mask_refiner: MaskRefiner) -> dict[str, Tensor]:
         logits = mask_refiner.search(kernel, search)
         features = mask_refiner.feature_extractor(search, ("layer3",))["layer3"]
         seen["corr"] = mask_refiner.neck.correlate(kernel, features)
-        seen["up1"] = mask_refiner.refiner.project.double(seen["RRB2.layer2"])
+        seen["up1"] = double(seen["RRB2.layer2"])
     for handle in handles:
         handle.remove()
     seen.update({f"TSE.{level}": seen[f"TSE.{level}"][0] for level in LEVELS})

@@ -16,6 +16,7 @@ from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, 
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.randomness import RandomSource
 from tracker_ar.crops import normalize, sample_patch
+from tracker_ar.models.inference import prepare_for_inference
 from tracker_ar.models.super_dimp import SuperDiMP
 from tracker_ar.profiles import BaseSettings
 
@@ -37,7 +38,7 @@ class SuperDiMPTracker:
     """
 
     def __init__(self, network: SuperDiMP, settings: BaseSettings, device: torch.device, seed: int = 0) -> None:
-        self._network = network.to(device).eval().requires_grad_(False)
+        self._network = prepare_for_inference(network, device)
         self._settings = settings
         self._device = device
         self._seed = seed

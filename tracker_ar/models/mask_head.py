@@ -14,23 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Cubic convolution (a = -0.75) a quarter of a cell before the third of four taps.
-BICUBIC_QUARTER = (-0.03515625, 0.26171875, 0.87890625, -0.10546875)
+from tracker_ar.ops.doubling import convolve_doubled, double
+
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def _double_bicubic(x: Tensor, dim: int) -> Tensor:
-    """Twice as long in dimension 2 or 3. F.interpolate does the same in one pass, which is slower."""
-    length = x.shape[dim]
-    padded = F.pad(x, (2, 2, 0, 0) if dim == 3 else (0, 0, 2, 2), mode="replicate")
-    shifted = [padded.narrow(dim, start, length) for start in range(5)]
-    before = sum(weight * taps for weight, taps in zip(BICUBIC_QUARTER, shifted[:4]))
-    after = sum(weight * taps for weight, taps in zip(BICUBIC_QUARTER, reversed(shifted[1:])))
-    return torch.stack((before, after), dim=dim + 1).flatten(dim, dim + 1)
 
 
 def _conv3x3(in_channels: int, out_channels: int, bias: bool = True) -> nn.Conv2d:
@@ -97,14 +87,7 @@ class MaskUpsampler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> logits (N, 1, 4 h, 4 w)."""
-        return self.conv2(self.double(F.relu(self.conv1(self.double(x)))))
-
-    @staticmethod
-    def double(x: Tensor) -> Tensor:
-        """Twice the size, bicubic."""
-        for dim in (3, 2):
-            x = _double_bicubic(x, dim)
-        return x
+        return convolve_doubled(F.relu(self.conv1(double(x))), self.conv2)
 
 
 class MaskHead(nn.Module):

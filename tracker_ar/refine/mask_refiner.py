@@ -13,6 +13,7 @@ import torch
 
 from tracker_ar.crops import RefinerCrop, normalize, paste_back, refiner_crop, to_tensor
 from tracker_ar.geometry import box_from_mask
+from tracker_ar.models.inference import prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner
 from tracker_ar.profiles import RefinerSettings
 
@@ -33,7 +34,7 @@ class Refiner:
     """Mask refiner for one target."""
 
     def __init__(self, network: MaskRefiner, settings: RefinerSettings, device: torch.device) -> None:
-        self._network = network.to(device).eval().requires_grad_(False)
+        self._network = prepare_for_inference(network, device)
         self._settings = settings
         self._device = device
 

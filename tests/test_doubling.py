@@ -1,0 +1,36 @@
+"""Doubling against torch's interpolation, and the fused convolution against its two parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tracker_ar.ops.doubling import convolve_doubled, double
+
+SIZES = [(2, 3), (3, 5), (8, 8), (7, 13)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_double_is_bicubic_interpolation(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(double(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_fused_convolution(size: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    convolution = nn.Conv2d(3, 2, 3, padding=1, bias=bias).double()
+    parts = convolution(F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False))
+    fused = convolve_doubled(x, convolution)
+    torch.testing.assert_close(fused, parts, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(parts)
+    wanted = [x, *convolution.parameters()]
+    expected = torch.autograd.grad((parts * weights).sum(), wanted)
+    for gradient, other in zip(torch.autograd.grad((fused * weights).sum(), wanted), expected):
+        torch.testing.assert_close(gradient, other, rtol=1e-10, atol=1e-10)
