@@ -88,6 +88,7 @@ class RefinerSettings:
     input_size: int = 384
     search_factor: float = 2.0  # side of the refiner's crop / sqrt(target area)
     threshold: float = 0.65  # mask probability above which a pixel is target
+    minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ VOT2020 = Profile("vot2020", BaseSettings(), RefinerSettings())
 LITE = Profile(
     "lite",
     BaseSettings(network=SUPER_DIMP_LITE, input_size=256, search_area_scale=5.0),
-    RefinerSettings(network=MASK_REFINER_LITE, input_size=256, threshold=0.5),
+    # Threshold and minimum part: best mean overlap on held-out training pairs.
+    RefinerSettings(network=MASK_REFINER_LITE, input_size=256, threshold=0.5, minimum_part=0.5),
 )
 
 PROFILES = {profile.name: profile for profile in (VOT2020, LITE)}

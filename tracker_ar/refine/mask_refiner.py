@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -55,6 +56,8 @@ class Refiner:
         mask = (probabilities > self._settings.threshold).astype(np.uint8)
         if not mask.any():
             return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
+        if self._settings.minimum_part > 0:
+            drop_small_parts(mask, self._settings.minimum_part)
         return Refinement(mask, box_from_mask(mask), float(probabilities[mask > 0].mean()), probabilities)
 
     def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
@@ -62,3 +65,14 @@ class Refiner:
 
     def _input(self, crop: RefinerCrop) -> torch.Tensor:
         return normalize(to_tensor(crop.pixels)).to(self._device)
+
+
+def drop_small_parts(mask: np.ndarray, minimum: float) -> None:
+    """Clear, in place, the connected parts of a non-empty mask (H, W) uint8 {0, 1} that are smaller than `minimum`
+    (0 to 1) times the area of the largest one. Pixels that touch at a corner are connected."""
+    x, y, width, height = box_from_mask(mask).astype(int)
+    inside = mask[y : y + height, x : x + width]
+    _, parts, statistics, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(inside), connectivity=8)
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    kept = areas >= minimum * areas[1:].max()
+    inside &= kept[parts].astype(np.uint8)

@@ -1,0 +1,61 @@
+"""The refiner on its own, as behind any base tracker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ar.models.mask_refiner import build_mask_refiner
+from tracker_ar.profiles import LITE
+from tracker_ar.refine import Refiner
+from tracker_ar.refine.mask_refiner import drop_small_parts
+
+SIZE = (90, 120)
+
+
+@pytest.fixture
+def refiner() -> Refiner:
+    torch.manual_seed(0)
+    settings = replace(LITE.refiner, input_size=128, threshold=0.5)
+    return Refiner(build_mask_refiner(settings.network), settings, torch.device("cpu"))
+
+
+def image() -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+
+
+def test_a_refinement_describes_its_mask(refiner: Refiner) -> None:
+    refiner.initialize(image(), np.array([40.0, 30, 30, 25]))
+    found = refiner.refine(image(), np.array([42.0, 31, 30, 25]))
+    assert found.mask.shape == SIZE and found.mask.dtype == np.uint8
+    assert found.probabilities.shape == SIZE and found.probabilities.dtype == np.float32
+    rows, columns = np.nonzero(found.mask)
+    assert found.box.tolist() == [
+        columns.min(), rows.min(), columns.max() - columns.min() + 1, rows.max() - rows.min() + 1
+    ]
+    assert found.score == pytest.approx(found.probabilities[found.mask > 0].mean())
+    assert (found.probabilities[found.mask > 0] > 0.5).all()
+
+
+def test_nothing_found_keeps_the_box(refiner: Refiner) -> None:
+    refiner._settings = replace(refiner._settings, threshold=1.0)
+    refiner.initialize(image(), np.array([40.0, 30, 30, 25]))
+    found = refiner.refine(image(), np.array([42.0, 31, 30, 25]))
+    assert not found.mask.any() and found.score == 0.0
+    assert found.box.tolist() == [42.0, 31, 30, 25]
+
+
+def test_small_parts_are_dropped() -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[10:30, 10:30] = 1  # 400 pixels
+    mask[50:60, 50:70] = 1  # 200
+    mask[80:82, 80:90] = 1  # 20
+    mask[9, 9] = 1  # touches the largest at its corner
+    for minimum, areas in ((0.01, [401, 200, 20]), (0.25, [401, 200]), (0.5, [401]), (1.0, [401])):
+        kept = mask.copy()
+        drop_small_parts(kept, minimum)
+        assert kept.sum() == sum(areas)
+        assert (kept <= mask).all()
