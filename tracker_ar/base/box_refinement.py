@@ -60,10 +60,12 @@ def relative_gradient(gradient: Tensor, boxes: Tensor, reference_size: Tensor) -
 
 
 def best_box(boxes: Tensor, iou: Tensor, settings: BoxRefinementSettings) -> Tensor | None:
-    """Mean (4,) of the `top_k` boxes of highest predicted IoU, without those of extreme aspect; None if none is left."""
+    """Mean (4,) of the `top_k` boxes of highest predicted IoU, without those of extreme aspect or that are not finite;
+    None if none is left."""
     boxes = torch.cat((boxes[:, :2], boxes[:, 2:].clamp(min=1)), dim=1)
     aspect = boxes[:, 2] / boxes[:, 3]
     sane = (aspect < settings.maximal_aspect_ratio) & (aspect > 1 / settings.maximal_aspect_ratio)
+    sane &= torch.isfinite(boxes).all(dim=1)
     boxes, iou = boxes[sane], iou[sane]
     if not len(boxes):
         return None
