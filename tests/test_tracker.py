@@ -23,7 +23,7 @@ BOX = (60.0, 40.0, 30.0, 24.0)
 ALWAYS_FOUND = replace(
     LITE.base, input_size=128, localization=replace(LITE.base.localization, not_found_threshold=-1.0)
 )
-SMALL_REFINER = replace(LITE.refiner, input_size=128)
+SMALL_REFINER = replace(LITE.refiner, input_size=128, use_initial_mask=False)
 
 
 def video(frames: int = 4) -> list[np.ndarray]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from training_data import make_folder
 
 import tracker_ar.train.base as base_module
@@ -22,7 +21,6 @@ from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, build_mask_refiner
 from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, build_super_dimp
 from tracker_ar.train import command
 from tracker_ar.train.base import BaseTask
-from tracker_ar.train.batches import double_size
 from tracker_ar.train.labels import box_proposals, gaussian_labels
 from tracker_ar.train.loop import Budget, Task, Trainer
 from tracker_ar.train.losses import hinge_score_loss, kl_box_loss, mask_loss
@@ -103,12 +101,6 @@ def test_proposals_carry_their_densities() -> None:
     worse = kl_box_loss(log_density * 0.5, drawn, target)
     flat = kl_box_loss(torch.zeros_like(target), drawn, target)
     assert perfect < worse < flat
-
-
-def test_doubling_is_bicubic_interpolation() -> None:
-    images = torch.randn(2, 3, 12, 20, generator=torch.Generator().manual_seed(0))
-    expected = F.interpolate(images, scale_factor=2, mode="bicubic", align_corners=False)
-    torch.testing.assert_close(double_size(images), expected, atol=1e-5, rtol=1e-5)
 
 
 def make_task(kind: str, libraries: tuple[ImageLibrary, ImageLibrary]) -> Task:

@@ -12,7 +12,8 @@ import numpy as np
 
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import box_from_mask, mask_from_box
-from tracker_ar.tracker import Prediction, region_box
+from tracker_ar.geometry import region_box
+from tracker_ar.tracker import Prediction
 from tracker_ar.video import command
 
 HEIGHT, WIDTH = 48, 64

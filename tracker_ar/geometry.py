@@ -13,6 +13,7 @@ import numpy as np
 from tracker_ar.errors import InputError
 
 BoxLike = Sequence[float] | np.ndarray
+Region = Sequence[float] | np.ndarray  # a mask (H, W), non-zero on the target, or a box
 
 
 def checked_box(box: BoxLike) -> np.ndarray:
@@ -85,6 +86,38 @@ def pad_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     padded = np.zeros(image_size, dtype=np.uint8)
     padded[:height, :width] = mask[:height, :width] != 0
     return padded
+
+
+def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
+    """The box (4,) float64 x, y, w, h of a region, which is a mask of `image_size` (height, width) or a box.
+
+    Raises InputError for an empty mask, a mask of another size, and a box that is not four finite numbers of
+    positive size with some part inside the image.
+    """
+    region = np.asarray(region)
+    if region.ndim == 2:
+        if region.shape != tuple(image_size):
+            raise InputError(
+                f"The mask is {region.shape[1]} x {region.shape[0]}, the image {image_size[1]} x {image_size[0]}: "
+                "give a mask of the image's size (tracker_ar.geometry.pad_mask pads a smaller one)."
+            )
+        return box_from_mask(region != 0)
+    try:
+        box = region.astype(np.float64)
+    except (TypeError, ValueError):
+        box = np.empty(0)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+        raise InputError(
+            f"The region {region.tolist()!r:.80} is neither a mask (height x width) nor a box x, y, w, h of finite "
+            "numbers with positive width and height."
+        )
+    x, y, width, height = box
+    if x + width <= 0 or y + height <= 0 or x >= image_size[1] or y >= image_size[0]:
+        raise InputError(
+            f"The box {box.tolist()} lies outside the image of {image_size[1]} x {image_size[0]} pixels: "
+            "boxes are x, y, w, h in pixels from the top-left corner."
+        )
+    return box
 
 
 def box_iou(first: BoxLike, second: BoxLike) -> float:

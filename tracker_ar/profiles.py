@@ -88,6 +88,7 @@ class RefinerSettings:
     input_size: int = 384
     search_factor: float = 2.0  # side of the refiner's crop / sqrt(target area)
     threshold: float = 0.65  # mask probability above which a pixel is target
+    use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
     minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
 
 
@@ -107,7 +108,9 @@ LITE = Profile(
     "lite",
     BaseSettings(network=SUPER_DIMP_LITE, input_size=256, search_area_scale=5.0),
     # Threshold and minimum part: best mean overlap on held-out training pairs.
-    RefinerSettings(network=MASK_REFINER_LITE, input_size=256, threshold=0.5, minimum_part=0.5),
+    RefinerSettings(
+        network=MASK_REFINER_LITE, input_size=256, threshold=0.5, use_initial_mask=True, minimum_part=0.5
+    ),
 )
 
 PROFILES = {profile.name: profile for profile in (VOT2020, LITE)}

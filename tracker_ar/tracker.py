@@ -7,7 +7,6 @@ tracker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -17,12 +16,9 @@ import torch
 from tracker_ar.base import BaseTracker
 from tracker_ar.crops import as_rgb_image
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import box_from_mask, clip_box
+from tracker_ar.geometry import Region, clip_box, region_box
 from tracker_ar.profiles import PROFILES, Profile
 from tracker_ar.refine import Refiner
-
-Region = np.ndarray | Sequence[float]
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -55,9 +51,8 @@ class AlphaRefineTracker:
         cannot be used; the tracker then keeps the target it had.
         """
         image = as_rgb_image(image)
-        box = region_box(region, image.shape[:2])
-        self.base.initialize(image, box)
-        self.refiner.initialize(image, box)
+        self.base.initialize(image, region_box(region, image.shape[:2]))
+        self.refiner.initialize(image, region)
         self._image_size = image.shape[:2]
 
     def track(self, image: np.ndarray) -> Prediction:
@@ -78,38 +73,6 @@ class AlphaRefineTracker:
         box = clip_box(found.box, self._image_size, self.profile.minimum_side)
         self.base.correct(box)
         return Prediction(box, self.refiner.refine(image, box).mask, found.score)
-
-
-def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
-    """The box (4,) float64 x, y, w, h of a region, which is a mask of `image_size` (height, width) or a box.
-
-    Raises InputError for an empty mask, a mask of another size, and a box that is not four finite numbers of
-    positive size with some part inside the image.
-    """
-    region = np.asarray(region)
-    if region.ndim == 2:
-        if region.shape != tuple(image_size):
-            raise InputError(
-                f"The mask is {region.shape[1]} x {region.shape[0]}, the image {image_size[1]} x {image_size[0]}: "
-                "give a mask of the image's size (tracker_ar.geometry.pad_mask pads a smaller one)."
-            )
-        return box_from_mask(region != 0)
-    try:
-        box = region.astype(np.float64)
-    except (TypeError, ValueError):
-        box = np.empty(0)
-    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-        raise InputError(
-            f"The region {region.tolist()!r:.80} is neither a mask (height x width) nor a box x, y, w, h of finite "
-            "numbers with positive width and height."
-        )
-    x, y, width, height = box
-    if x + width <= 0 or y + height <= 0 or x >= image_size[1] or y >= image_size[0]:
-        raise InputError(
-            f"The box {box.tolist()} lies outside the image of {image_size[1]} x {image_size[0]} pixels: "
-            "boxes are x, y, w, h in pixels from the top-left corner."
-        )
-    return box
 
 
 def build_tracker(

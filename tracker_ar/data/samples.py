@@ -14,6 +14,7 @@ from tracker_ar.data.synthetic import SceneSampler
 _ATTEMPTS = 12
 _LEAST_VISIBLE = 0.35
 _SMALLEST_BOX = 8.0
+_BOX_ONLY = 0.3
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class RefinerPair:
     Attributes:
         reference, search: RGB uint8 S x S x 3, each twice its box in width and in height.
         box: float32 (4,) x, y, w, h of the target in the reference crop, pixels, as the refiner expects it.
+        reference_mask: uint8 {0, 1} S x S, the target in the reference crop; all ones in a share of the pairs, as
+            where a tracker is started with a box.
         mask: uint8 {0, 1} S x S, the target in the search crop.
     """
 
-    reference: np.ndarray
     box: np.ndarray
+    reference: np.ndarray
+    reference_mask: np.ndarray
     search: np.ndarray
     mask: np.ndarray
 
@@ -45,19 +49,20 @@ def refiner_pair(sampler: SceneSampler, rng: np.random.Generator, size: int) -> 
     scene, boxes = _visible_scene(sampler, rng, 2)
     mirror = rng.random() < 0.1
     grey = rng.random() < 0.05
-    pixels, _ = _view(scene, 0, _around(boxes[0], 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
+    pixels, known = _view(scene, 0, _around(boxes[0], 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
     # The entry counts the crop's middle as (size - 1) / 2.
     corner = (size - 1) / 2 - size / 4
     reference_box = np.array([corner, corner, size / 2, size / 2], np.float32)
     guess = _imperfect(boxes[1], rng)
     search, mask = _view(scene, 1, _around(guess, 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
     if rng.random() < 0.5:
-        pixels, search, mask = pixels[:, ::-1], search[:, ::-1], mask[:, ::-1]
+        pixels, known, search, mask = pixels[:, ::-1], known[:, ::-1], search[:, ::-1], mask[:, ::-1]
     if mirror:
         search, mask = search[:, ::-1], mask[:, ::-1]
-    return RefinerPair(
-        np.ascontiguousarray(pixels), reference_box, np.ascontiguousarray(search), np.ascontiguousarray(mask)
-    )
+    if rng.random() < _BOX_ONLY:
+        known = np.ones_like(known)
+    images = (np.ascontiguousarray(image) for image in (pixels, known, search, mask))
+    return RefinerPair(reference_box, *images)
 
 
 def base_sequence(

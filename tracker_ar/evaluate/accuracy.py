@@ -27,7 +27,8 @@ from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.sequences import listed_sequences
 from tracker_ar.evaluate.vot_format import SequenceInfo, inspect_sequence, read_list
 from tracker_ar.geometry import box_from_mask, clip_box, mask_from_box
-from tracker_ar.tracker import Prediction, Region, region_box
+from tracker_ar.geometry import Region, region_box
+from tracker_ar.tracker import Prediction
 
 NO_BOX = np.full(4, np.nan)
 COMPARISONS = ("csrt", "kcf", "static")

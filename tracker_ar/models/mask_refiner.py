@@ -59,14 +59,15 @@ class MaskRefiner(nn.Module):
         score_channels = config.pool_size**2
         self.refiner = MaskHead(score_channels, config.head_channels, config.transform_channels, channels)
 
-    def reference_kernel(self, images: Tensor, boxes: Tensor) -> Tensor:
+    def reference_kernel(self, images: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Tensor:
         """The target's kernel.
 
-        images: (N, 3, S, S) ImageNet-normalised reference crops; boxes: (N, 4) xywh in pixels of the crop.
+        images: (N, 3, S, S) ImageNet-normalised reference crops; boxes: (N, 4) xywh in pixels of the crop;
+        masks: (N, 1, S, S) float, 1 on the target, or None where only the box is known, as in the entry.
         Returns (N, C, p, p) with p = config.pool_size.
         """
         features = self.feature_extractor(images, (CORRELATION_STAGE,))[CORRELATION_STAGE]
-        return self.neck.reference_kernel(features, boxes)
+        return self.neck.reference_kernel(features, boxes, masks)
 
     def search(self, kernel: Tensor, images: Tensor) -> Tensor:
         """Segment search crops: kernel (N or 1, C, p, p), images (N, 3, S, S) -> mask logits (N, 1, S, S)."""
@@ -74,9 +75,16 @@ class MaskRefiner(nn.Module):
         fused = self.neck(kernel, stages[CORRELATION_STAGE])
         return self.refiner(fused, {level: stages[stage] for level, stage in LEVELS.items()})
 
-    def forward(self, reference_images: Tensor, reference_boxes: Tensor, search_images: Tensor) -> Tensor:
+    def forward(
+        self,
+        reference_images: Tensor,
+        reference_boxes: Tensor,
+        search_images: Tensor,
+        reference_masks: Tensor | None = None,
+    ) -> Tensor:
         """Both branches at once, for training: one reference per search image -> mask logits (N, 1, S, S)."""
-        return self.search(self.reference_kernel(reference_images, reference_boxes), search_images)
+        kernel = self.reference_kernel(reference_images, reference_boxes, reference_masks)
+        return self.search(kernel, search_images)
 
 
 def build_mask_refiner(config: MaskRefinerConfig = MASK_REFINER_50) -> MaskRefiner:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
 
+MASK_STRIDE = 4
+
+
 class ChannelAttention(nn.Module):
     """Squeeze and excitation (Hu et al. 2018)."""
 
@@ -71,11 +74,19 @@ class CorrelationNeck(nn.Module):
         nn.init.zeros_(self.channel_attention.fc2.weight)
         nn.init.constant_(self.channel_attention.fc2.bias, -4.0)
 
-    def reference_kernel(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in pixels -> (N, C, p, p)."""
-        corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)
+    def reference_kernel(self, features: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in image pixels -> (N, C, p, p).
+
+        masks: (N, 1, S, S), 1 on the target; each cell is then weighted by how much of it the target covers, so that
+        what else is in the box does not respond.
+        """
+        corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)[:, None]
         size = (self.pool_size, self.pool_size)
-        return prroi_pool_boxes(features, corners[:, None], size, 1.0 / self.stride)[:, 0]
+        kernel = prroi_pool_boxes(features, corners, size, 1.0 / self.stride)[:, 0]
+        if masks is None:
+            return kernel
+        coarse = F.avg_pool2d(masks, MASK_STRIDE)
+        return kernel * prroi_pool_boxes(coarse, corners, size, 1.0 / MASK_STRIDE)[:, 0]
 
     def correlate(self, kernel: Tensor, features: Tensor) -> Tensor:
         """Inner products of target cells and search cells: (N, p * p, h, w), target cells row by row."""

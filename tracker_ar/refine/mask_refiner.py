@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tracker_ar.crops import RefinerCrop, normalize, paste_back, refiner_crop, to_tensor
-from tracker_ar.geometry import box_from_mask
+from tracker_ar.geometry import Region, box_from_mask, region_box
 from tracker_ar.models.inference import prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner
 from tracker_ar.profiles import RefinerSettings
@@ -40,11 +40,20 @@ class Refiner:
         self._device = device
 
     @torch.inference_mode()
-    def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
-        """Remember the target. image: (H, W, 3) uint8 RGB; box: (4,) x, y, w, h in pixels, of positive size."""
+    def initialize(self, image: np.ndarray, region: Region) -> None:
+        """Remember the target.
+
+        image: (H, W, 3) uint8 RGB. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels. Of a
+        mask only the box counts unless the settings say otherwise. Raises InputError for a region that cannot be used.
+        """
+        box = region_box(region, image.shape[:2])
         crop = self._crop(image, box)
         boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self._device)
-        self._kernel = self._network.reference_kernel(self._input(crop), boxes)
+        masks = None
+        if self._settings.use_initial_mask and np.ndim(region) == 2:
+            shown = np.repeat((np.asarray(region) != 0).astype(np.uint8)[:, :, None] * 255, 3, axis=2)
+            masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(self._device) / 255
+        self._kernel = self._network.reference_kernel(self._input(crop), boxes, masks)
 
     @torch.inference_mode()
     def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:

@@ -12,7 +12,7 @@ from tracker_ar.data.library import ImageLibrary
 from tracker_ar.data.samples import RefinerPair, refiner_pair
 from tracker_ar.data.synthetic import SceneSampler
 from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
-from tracker_ar.train.batches import VALIDATION_SEED, double_size, initialise, to_batch
+from tracker_ar.train.batches import VALIDATION_SEED, initialise, to_batch
 from tracker_ar.train.losses import mask_loss
 from tracker_ar.train.recipes import RefinerRecipe, Schedule
 
@@ -48,8 +48,6 @@ class RefinerTask:
         torch.manual_seed(seed)
         self.network: MaskRefiner = build_mask_refiner(MASK_REFINER_LITE)
         initialise(self.network.feature_extractor)
-        # Half of a step would go into bicubic interpolation otherwise; the result is the same.
-        self.network.refiner.project.double = double_size
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group."""
@@ -74,8 +72,9 @@ class RefinerTask:
         searches = to_batch([pair.search for pair in pairs])
         boxes = torch.from_numpy(np.stack([pair.box for pair in pairs]))
         masks = torch.from_numpy(np.stack([pair.mask for pair in pairs])).float()[:, None]
+        reference_masks = torch.from_numpy(np.stack([pair.reference_mask for pair in pairs])).float()[:, None]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            logits = network(references, boxes, searches)
+            logits = network(references, boxes, searches, reference_masks)
         return logits.float(), masks
 
     @torch.inference_mode()

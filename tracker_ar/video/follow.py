@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import clip_box, mask_from_box
-from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_tracker, region_box
+from tracker_ar.geometry import clip_box, mask_from_box, region_box
+from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_tracker
 from tracker_ar.video.sources import Frame
 
 State = Literal["given", "tracked", "repeated"]

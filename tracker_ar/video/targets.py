@@ -58,7 +58,7 @@ def regions_of(targets: Sequence[Target], image: np.ndarray) -> list[np.ndarray]
     image: the first frame, (H, W, 3). Raises InputError that names the target when a region does not fit it
     or marks nothing, DataError for a mask that cannot be read.
     """
-    from tracker_ar.tracker import region_box
+    from tracker_ar.geometry import region_box
 
     regions = []
     for target in targets:
