@@ -1,4 +1,4 @@
-"""``alpharefine benchmark``: how good a tracker is on annotated videos."""
+"""``alpharefine benchmark``: how good a tracker is on annotated videos, and how fast."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.checkpoints import find_checkpoints, installed_profile
+from tracker_ar.evaluate import speed
 from tracker_ar.evaluate.accuracy import (
     COMPARISONS,
     SequenceScores,
@@ -51,6 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-accuracy"),
                           help="where the results go; earlier ones there are replaced (default: %(default)s)")
     accuracy.set_defaults(run_benchmark=_accuracy)
+    summary = "time per stage and frame, beside what the machine can do"
+    speed_parser = benchmarks.add_parser("speed", help=summary, description=(
+        f"Measure {summary}. Prints a table; writes speed.txt, speed.json and speed.png to --out."
+    ), usage="%(prog)s [FRAMES] [options]")
+    speed.configure(speed_parser)
+    speed_parser.set_defaults(run_benchmark=speed.run)
 
 
 def run(args: argparse.Namespace) -> int:
