@@ -199,6 +199,7 @@ def write_checkpoint(path: str | os.PathLike, state_dict: Mapping[str, torch.Ten
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
         save_file(tensors, temporary, metadata=entries)
+        temporary.chmod(0o644)  # save_file leaves it to its owner alone
         os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}; choose another place with "

@@ -14,7 +14,7 @@ from tracker_ar.errors import AlphaRefineError
 COMMANDS = {
     "track": ("tracker_ar.video.command", "follow targets through one's own video"),
     "evaluate": ("tracker_ar.evaluate.command", "evaluate a tracker with the VOT toolkit and show the results"),
-    "benchmark": ("tracker_ar.evaluate.benchmark_command", "measure a tracker on annotated videos"),
+    "benchmark": ("tracker_ar.evaluate.benchmark_command", "measure how good a tracker is on annotated videos, and how fast"),
     "sequences": ("tracker_ar.evaluate.sequences", "make, link or list the sequences of a workspace"),
     "checkpoints": ("tracker_ar.checkpoints_command", "list or install checkpoints"),
     "train": ("tracker_ar.train.command", "train the networks"),
