@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
 from tracker_ar.base.memory import SampleMemory
+from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState
 from tracker_ar.profiles import LocalizationSettings, MemorySettings
 
 DATA = Path(__file__).parent / "data"
@@ -48,6 +50,34 @@ def test_the_target_is_kept_partly_inside() -> None:
     for proposed, size, expected in HELPERS["update_state_pos"]:
         kept = keep_inside(tensor(proposed), tensor(size), tensor([320.0, 240.0]).flip(0), 0.2)
         np.testing.assert_array_equal(kept.numpy(), np.float32(expected))
+
+
+def bare_tracker(**parts: object) -> SuperDiMPTracker:
+    """A tracker without networks, for its conversions alone."""
+    tracker = SuperDiMPTracker.__new__(SuperDiMPTracker)
+    vars(tracker).update(_input=tensor([352.0, 352.0]), **parts)
+    return tracker
+
+
+def test_boxes_in_the_search_region() -> None:
+    for (position, size, sample_position, sample_scale), expected in HELPERS["get_iounet_box"]:
+        tracker = bare_tracker(state=TargetState(tensor(position), tensor(size), tensor(1.0)))
+        search = SearchGeometry(tensor(sample_position), tensor(sample_scale), tensor([16.0, 16.0]))
+        np.testing.assert_array_equal(tracker._box_in_search(search).numpy(), np.float32(expected))
+
+
+def test_centre_and_place_of_the_search_region() -> None:
+    (row, column, scale), expected = HELPERS["centered_sample_pos"]
+    tracker = bare_tracker(
+        state=TargetState(tensor([row, column]), tensor([1.0, 1.0]), tensor(scale)),
+        memory=SimpleNamespace(features=torch.zeros(1, 1, 22, 22)),
+        filter=torch.zeros(1, 1, 4, 4),
+    )
+    np.testing.assert_array_equal(tracker._search_center().numpy(), np.float32(expected))
+    (corners,), ((center,), (zoom,)) = HELPERS["get_sample_location"]
+    place = tracker._geometry(torch.tensor(corners), tracker.memory.features)
+    np.testing.assert_array_equal(place.position.numpy(), np.float32(center))
+    assert place.scale.item() == np.float32(zoom)
 
 
 def test_memory_weights_over_eighty_frames() -> None:

@@ -6,6 +6,7 @@ in. Tolerances are ten times what 1e-6 of noise on the weights does to the autho
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState
 from tracker_ar.models.mask_refiner import build_mask_refiner
 from tracker_ar.models.super_dimp import build_super_dimp
 from tracker_ar.profiles import VOT2020
-from tracker_ar.refine import Refinement, Refiner
+from tracker_ar.refine import Refinement, Refiner, mask_refiner
 from tracker_ar.tracker import AlphaRefineTracker
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "track_synth.npz")
@@ -59,6 +60,19 @@ class RecordedDraws:
         return recorded("rand", self.frame)[:count]
 
 
+def samples(values: np.ndarray | torch.Tensor, count: int) -> np.ndarray:
+    """The values that a long array is recorded by."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return flat[(np.arange(count) * flat.size) // count]
+
+
+def close(actual: torch.Tensor, name: str, frame: int | None = None) -> None:
+    """Within 1e-4 of the largest recorded value: ten times the rounding of the deepest network stage."""
+    expected = recorded(name, frame).numpy().reshape(-1)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(samples(actual, expected.size), expected, rtol=0, atol=1e-4 * scale, err_msg=name)
+
+
 def noting(function: Callable, notes: list) -> Callable:
     """The function, with (arguments, result) of every call added to `notes`."""
 
@@ -75,7 +89,8 @@ def run() -> dict[str, list]:
     """The sequence once, teacher-forced; what the tests below look at is noted for every frame."""
     device = torch.device("cpu")
     notes: dict[str, list] = {name: [] for name in (
-        "modulation", "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state"
+        "modulation", "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state",
+        "backbone", "features", "initial filter", "refiner crop", "kernel", "probabilities",
     )}
     base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), VOT2020.base, device)
     refiner = RecordedBoxes(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, device)
@@ -84,6 +99,13 @@ def run() -> dict[str, list]:
         patch.setattr(super_dimp, "RandomSource", RecordedDraws)
         patch.setattr(super_dimp, "sample_patch", noting(super_dimp.sample_patch, notes["crop"]))
         patch.setattr(super_dimp, "ascend", noting(super_dimp.ascend, notes["ascent"]))
+        patch.setattr(mask_refiner, "refiner_crop", noting(mask_refiner.refiner_crop, notes["refiner crop"]))
+        patch.setattr(mask_refiner, "paste_back", noting(mask_refiner.paste_back, notes["probabilities"]))
+        network = base._network
+        network.extract_backbone = noting(network.extract_backbone, notes["backbone"])
+        network.classification_features = noting(network.classification_features, notes["features"])
+        network.classifier.initial_filter = noting(network.classifier.initial_filter, notes["initial filter"])
+        refiner._network.reference_kernel = noting(refiner._network.reference_kernel, notes["kernel"])
         base._network.iou_modulation = noting(base._network.iou_modulation, notes["modulation"])
         refiner.refine = noting(refiner.refine, notes["refined"])
         tracker.initialize(synth.frame(0), synth.mask(0))
@@ -113,6 +135,36 @@ def test_first_frame(run: dict[str, list]) -> None:
     assert state.scale == REFERENCE["init.target_scale"]
     np.testing.assert_array_equal(boxes, REFERENCE["init.clf_boxes"])
     np.testing.assert_allclose(target_filter, REFERENCE["init.filter10"], atol=1e-5)
+
+
+def test_stages_of_the_first_frame(run: dict[str, list]) -> None:
+    (images, layers), (_, features) = run["backbone"][0], run["features"][0]
+    assert images[0].shape[0] == 13
+    close(layers["layer2"], "init.layer2_sub")
+    close(layers["layer3"], "init.layer3_sub")
+    kept = recorded("init.dropout_keep")
+    dropped = features[:1] * kept[:, :, None, None] / 0.8
+    close(torch.cat((features, dropped)), "init.clf_sub")
+    close(run["initial filter"][0][1], "init.filter0")
+    close(run["kernel"][0][1], "init.ref_kernel_sub")
+    np.testing.assert_array_equal(run["start"][2], REFERENCE["init.clf_boxes"])
+    stored = REFERENCE["init.target_boxes"]
+    np.testing.assert_array_equal(stored[: len(run["start"][2])], run["start"][2])
+
+
+def test_stages_of_every_frame(run: dict[str, list]) -> None:
+    """Features of the base tracker, the refiner's crop to the last bit, probabilities inside it, the highest score."""
+    for frame in range(FRAMES):
+        layers, features = run["backbone"][frame + 1][1], run["features"][frame + 1][1]
+        close(layers["layer2"], "layer2_sub", frame)
+        close(layers["layer3"], "layer3_sub", frame)
+        close(features, "clf_sub", frame)
+        close(run["crop"][frame][1].patch, "patch_sub", frame)
+        crop = run["refiner crop"][frame + 1][1]
+        assert zlib.crc32(crop.pixels.tobytes()) == REFERENCE["se_crc"][frame]
+        inside = samples(run["probabilities"][frame][0][0], 1024)
+        np.testing.assert_allclose(inside, REFERENCE["prob_sub"][frame], atol=2e-3)
+        assert run["scores"][frame].max().item() == pytest.approx(REFERENCE["max_score"][frame], abs=7e-5)
 
 
 def test_modulation_vectors(run: dict[str, list]) -> None:
