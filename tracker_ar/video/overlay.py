@@ -74,7 +74,7 @@ class VideoFile:
             tried = ", ".join(codec for codec, _ in CODECS)
             raise DataError(
                 f"This OpenCV can write no video of {size[1]} x {size[0]} pixels (tried {tried}); use "
-                "--no-video, or install opencv-python from PyPI, which brings FFmpeg."
+                "--no-video, or install the wheel of opencv-python, which brings FFmpeg."
             )
         self._frames = 0
 
