@@ -24,8 +24,8 @@ class RefinerPair:
     Attributes:
         reference, search: RGB uint8 S x S x 3, each twice its box in width and in height.
         box: float32 (4,) x, y, w, h of the target in the reference crop, pixels, as the refiner expects it.
-        reference_mask: uint8 {0, 1} S x S, the target in the reference crop; all ones in a share of the pairs, as
-            where a tracker is started with a box.
+        reference_mask: uint8 {0, 1} S x S, the target in the reference crop; all ones in a share of the
+            pairs, as where a tracker is started with a box.
         mask: uint8 {0, 1} S x S, the target in the search crop.
     """
 

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half",
         action="store_true",
-        help="bfloat16 convolutions: about twice as fast where the processor computes in it, slower elsewhere",
+        help="bfloat16 convolutions: about twice as fast where the processor has them, slower elsewhere",
     )
 
 
