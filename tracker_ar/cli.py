@@ -17,6 +17,7 @@ COMMANDS = {
     "benchmark": ("tracker_ar.evaluate.benchmark_command", "measure how good a tracker is on annotated videos, and how fast"),
     "sequences": ("tracker_ar.evaluate.sequences", "make, link or list the sequences of a workspace"),
     "checkpoints": ("tracker_ar.checkpoints_command", "list or install checkpoints"),
+    "doctor": ("tracker_ar.doctor.command", "say what is installed, what works, and how to mend what does not"),
     "train": ("tracker_ar.train.command", "train the networks"),
 }
 
