@@ -446,7 +446,7 @@ def test_tracker_that_cannot_be_built() -> None:
 
 @pytest.mark.parametrize(("text", "cause"), [
     ("raise SystemExit('no module named torch')", "no module named torch"),
-    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "by SIGKILL; as a rule the system was out of"),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "by SIGKILL; as a rule the system was out"),
 ])
 def test_tracker_that_ends_before_its_hello(text: str, cause: str) -> None:
     row, = rows(converse(script(text)), script(text))
@@ -576,5 +576,6 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 def test_importing_the_command_is_light() -> None:
     program = ("import sys, tracker_ar.doctor.command; "
                "print(*sorted(sys.modules.keys() & {'torch', 'cv2', 'numpy', 'vot', 'trax'}))")
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
     assert done.stdout.split() == []
