@@ -107,7 +107,7 @@ VOT2020 = Profile("vot2020", BaseSettings(), RefinerSettings())
 LITE = Profile(
     "lite",
     BaseSettings(network=SUPER_DIMP_LITE, input_size=256, search_area_scale=5.0),
-    # Threshold and minimum part: best mean overlap on held-out training pairs.
+    # On held-out training pairs the mean overlap hardly depends on threshold and minimum part (within 0.015).
     RefinerSettings(
         network=MASK_REFINER_LITE, input_size=256, threshold=0.5, use_initial_mask=True, minimum_part=0.5
     ),

@@ -90,7 +90,7 @@ def run() -> dict[str, list]:
     device = torch.device("cpu")
     notes: dict[str, list] = {name: [] for name in (
         "modulation", "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state",
-        "backbone", "features", "initial filter", "refiner crop", "kernel", "probabilities",
+        "memory", "refined state", "backbone", "features", "initial filter", "refiner crop", "kernel", "probabilities",
     )}
     base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), VOT2020.base, device)
     refiner = RecordedBoxes(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, device)
@@ -110,6 +110,15 @@ def run() -> dict[str, list]:
         refiner.refine = noting(refiner.refine, notes["refined"])
         tracker.initialize(synth.frame(0), synth.mask(0))
         notes["start"] = [base.state, base.filter, base.memory.boxes.clone()]
+        assert base.base_size.tolist() == REFERENCE["init.base_target_sz"].tolist()
+        base.memory.add = noting(base.memory.add, notes["memory"])
+        correct = base.correct
+
+        def noting_the_state(box: np.ndarray) -> None:
+            notes["refined state"].append(base.state)
+            correct(box)
+
+        base.correct = noting_the_state
         for frame in range(FRAMES):
             base.state = TargetState(
                 recorded("pos_in", frame), recorded("sz_in", frame), recorded("scale_in", frame)
@@ -124,7 +133,6 @@ def run() -> dict[str, list]:
             notes["filter"].append(base.filter)
             notes["weights"].append(base.memory.weights.clone())
             notes["state"].append(base.state)
-    notes["memory_boxes"] = [base.memory.boxes.clone()]
     return notes
 
 
@@ -229,6 +237,26 @@ def test_filter_updates(run: dict[str, list]) -> None:
 
 def test_memory_weights(run: dict[str, list]) -> None:
     np.testing.assert_array_equal(torch.stack(run["weights"]), REFERENCE["weights"])
+
+
+def test_refined_state(run: dict[str, list]) -> None:
+    """Position, size and scale after the box refinement, before the clipped box comes back."""
+    for frame, state in enumerate(run["refined state"]):
+        # Nothing is recorded where nothing was refined.
+        assert np.isnan(REFERENCE["ref_pos"][frame]).any() == (run["flag"][frame] == "not_found")
+        if run["flag"][frame] == "not_found":
+            continue
+        for value, name in ((state.position, "ref_pos"), (state.size, "ref_sz"), (state.scale, "ref_scale")):
+            np.testing.assert_allclose(value, REFERENCE[name][frame], rtol=0, atol=1.1, err_msg=f"{name} {frame}")
+
+
+def test_what_the_memory_takes(run: dict[str, list]) -> None:
+    learned = [frame for frame in range(FRAMES) if not np.isnan(REFERENCE["mem_lr"][frame])]
+    assert len(run["memory"]) == len(learned)
+    for frame, ((_, box, rate), slot) in zip(learned, run["memory"]):
+        np.testing.assert_allclose(box, REFERENCE["mem_box"][frame], rtol=0, atol=1.5, err_msg=f"frame {frame}")
+        assert rate == pytest.approx(REFERENCE["mem_lr"][frame])
+        assert slot == REFERENCE["prev_replace"][frame]
 
 
 def test_masks(run: dict[str, list]) -> None:
