@@ -130,7 +130,8 @@ def coco(root: Path, split: str = "train") -> Path:
         notes.append({"id": n, "segmentation": [outline], **note})
     crowd = {"counts": [0, 64 * 48], "size": [48, 64]}
     notes.append({"id": 99, "segmentation": crowd, "image_id": 9, "bbox": [0, 0, 64, 48], "iscrowd": 1})
-    text(root / "annotations" / f"instances_{split}2017.json", json.dumps({"images": images, "annotations": notes}))
+    content = json.dumps({"images": images, "annotations": notes})
+    text(root / "annotations" / f"instances_{split}2017.json", content)
     return root
 
 

@@ -151,7 +151,7 @@ def test_a_damaged_or_outdated_cache_is_made_anew(tmp_path: Path) -> None:
     [
         (copies.got10k, "train/list.txt", GOT10k, "list.txt not found(.|\n)*groundtruth.txt"),
         (copies.got10k, "train/GOT-10k_Train_000001/cover.label", GOT10k, "cover.label: cannot be read"),
-        (copies.lasot, "airplane", lambda root: LaSOT(root / "zebra"), "no train sequence(.|\n)*full_occlusion"),
+        (copies.lasot, "airplane", lambda root: LaSOT(root / "zebra"), "no train seq(.|\n)*full_occlusion"),
         (copies.lasot, "airplane/airplane-2/img", LaSOT, "00000001.jpg: missing"),
         (copies.trackingnet, "TRAIN_2/anno", TrackingNet, "TRAIN_2/anno not found(.|\n)*frames/VIDEO"),
         (copies.youtube_vos, "train/Annotations", YouTubeVOS, "Annotations not found(.|\n)*meta.json"),

@@ -22,7 +22,7 @@ from tracker_ar.errors import DataError
 
 @dataclass(frozen=True)
 class _Entry:
-    """`folder`: where the set is looked for under the data folder; sets that share a name share the folder."""
+    """`folder`: where the set is looked for under the data folder; splits of one set share it."""
 
     folder: str
     open: Callable[[Path], Dataset]

@@ -41,8 +41,8 @@ class _Object:
 class COCO:
     """The split "train" or "val" of 2017; one track of one frame per object that is not a crowd.
 
-    The annotation file of the training split is half a gigabyte of JSON; what is needed of it is kept as a compact
-    index in the user's cache folder.
+    The annotation file of the training split is half a gigabyte of JSON; what is needed of it is kept as a
+    compact index in the user's cache folder.
 
     Raises:
         DataError: a folder or the annotation file is missing or damaged.
@@ -79,21 +79,27 @@ def build_index(path: Path) -> dict[str, np.ndarray]:
         kept = [
             note
             for note in content["annotations"]
-            # A crowd is a run-length mask of many objects.
-            if not note.get("iscrowd", 0) and isinstance(note["segmentation"], list) and min(note["bbox"][2:]) > 0
+            if _single(note)
         ]
-        polygons = [np.array(part, np.float32).reshape(-1, 2) for note in kept for part in note["segmentation"]]
+        outlines = [np.array(part, np.float32) for note in kept for part in note["segmentation"]]
+        polygons = [outline.reshape(-1, 2) for outline in outlines]
+        lengths = [len(polygon) for polygon in polygons]
         counts = [len(note["segmentation"]) for note in kept]
         return {
             "files": np.array([image["file_name"] for image in content["images"]], dtype=np.str_),
             "images": np.array([places[note["image_id"]] for note in kept], np.int32),
             "boxes": np.array([note["bbox"] for note in kept], np.float32).reshape(-1, 4),
             "object_starts": np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
-            "polygon_starts": np.concatenate(([0], np.cumsum([len(part) for part in polygons]))).astype(np.int32),
+            "polygon_starts": np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
             "points": np.concatenate(polygons) if polygons else np.zeros((0, 2), np.float32),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is not a COCO instances file ({error!r})") from error
+
+
+def _single(note: dict) -> bool:
+    """Whether this is one object with outlines, not a crowd, whose mask is run lengths over many."""
+    return not note.get("iscrowd", 0) and isinstance(note["segmentation"], list) and min(note["bbox"][2:]) > 0
 
 
 def fill(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from tracker_ar.errors import DataError
 
 LAYOUT = """  ROOT/JPEGImages/480p/VIDEO/00000.jpg ...
   ROOT/Annotations/480p/VIDEO/00000.png ...
-  ROOT/ImageSets/2017/train.txt                  (2016: ImageSets/2016/train.txt or ImageSets/480p/train.txt)"""
+  ROOT/ImageSets/2017/train.txt                  (2016: ImageSets/2016 or ImageSets/480p)"""
 _VOID = 255
 
 

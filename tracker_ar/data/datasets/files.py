@@ -20,7 +20,7 @@ NO_BOX = np.zeros(4)
 
 @dataclass(frozen=True)
 class BoxTrack:
-    """A video with a box in every frame: `images` in order, `boxes` float64 (frames, 4), `visible` bool (frames,)."""
+    """A video with a box in every frame: images, `boxes` float64 (frames, 4), `visible` bool (frames,)."""
 
     name: str
     images: list[Path]
@@ -33,7 +33,10 @@ class BoxTrack:
 
 @dataclass(frozen=True)
 class MaskTrack:
-    """A video or a still image with label maps: the target is where the map equals `label`, else exceeds `above`."""
+    """A video or a still image with label maps.
+
+    The target is where the map equals `label`, or exceeds `above` where `label` is None.
+    """
 
     name: str
     images: list[Path]

@@ -9,7 +9,7 @@ import numpy as np
 from tracker_ar.data.datasets.files import BoxTrack, existing, positive, read_flags, read_lines, read_numbers
 from tracker_ar.errors import DataError
 
-LAYOUT = """  ROOT/train/list.txt                           (or ROOT/list.txt, where ROOT is the split's own folder)
+LAYOUT = """  ROOT/train/list.txt                           (ROOT may be the folder train itself)
   ROOT/train/GOT-10k_Train_000001/00000001.jpg ...
   ROOT/train/GOT-10k_Train_000001/groundtruth.txt, absence.label, cover.label"""
 
@@ -19,9 +19,9 @@ class GOT10k:
 
     Args:
         root: the data set's folder.
-        only, without: files that name the sequences to keep or to leave out, one a line: a name, or its place in
-            list.txt counted from 0. The VOT committee asks to leave out some 1,000 training videos whose objects are in
-            its sequences; the `vottrain` and `votval` splits of published trackers are such lists.
+        only, without: files that name the sequences to keep or to leave out, one a line: a name, or its place
+            in list.txt counted from 0. The VOT committee asks to leave out about 1,000 training videos that
+            it took sequences from; the `vottrain` and `votval` splits of published trackers are such lists.
 
     Raises:
         DataError: the folder or a list is missing, or a list names what list.txt does not have.
@@ -66,9 +66,9 @@ def _chosen(path: Path, names: list[str]) -> set[str]:
     if lines and np.char.isdigit(lines).all():
         numbers = [int(line) for line in lines]
         if max(numbers) >= len(names):
-            raise DataError(f"{path}: asks for sequence {max(numbers)}, but list.txt has {len(names)} (from 0)")
+            raise DataError(f"{path}: asks for sequence {max(numbers)}, but there are {len(names)}, from 0")
         return {names[number] for number in numbers}
     unknown = sorted(set(lines) - set(names))
     if unknown:
-        raise DataError(f"{path}: {len(unknown)} of its names are not in list.txt, the first is {unknown[0]!r}")
+        raise DataError(f"{path}: {len(unknown)} of its names are not in list.txt, as {unknown[0]!r}")
     return set(lines)

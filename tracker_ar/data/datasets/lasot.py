@@ -10,7 +10,7 @@ from tracker_ar.errors import DataError
 LAYOUT = """  ROOT/airplane/airplane-1/img/00000001.jpg ...   (ROOT may also hold all this in LaSOTBenchmark/)
   ROOT/airplane/airplane-1/groundtruth.txt, full_occlusion.txt, out_of_view.txt"""
 
-# The test set of the paper's protocol II: four of the twenty videos of every class; the others are for training.
+# The test set of the paper's protocol II: four of the twenty videos of every class; the others train.
 _TEST = """
 airplane 1 9 13 15, basketball 1 6 7 11, bear 2 4 6 17, bicycle 2 7 9 18, bird 2 3 15 17, boat 3 4 12 17,
 book 3 10 11 19, bottle 1 12 14 18, bus 2 5 17 19, car 2 6 9 17, cat 1 3 18 20, cattle 2 7 12 13,

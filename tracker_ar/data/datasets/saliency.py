@@ -13,7 +13,7 @@ from tracker_ar.errors import DataError
 
 @dataclass(frozen=True)
 class _Layout:
-    """Folders of images and masks, the first of each that exists, and the suffix of the images; masks are PNG."""
+    """Folders of images and masks, the first of each that exists; the images' suffix; masks are PNG."""
 
     images: tuple[str, ...]
     masks: tuple[str, ...]

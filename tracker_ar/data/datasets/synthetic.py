@@ -1,4 +1,4 @@
-"""The generator of `tracker_ar.data.synthetic` as one more data set: every track is a scene of its own seed."""
+"""The generator of `tracker_ar.data.synthetic` as one more data set: a track is a scene of its own seed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class SyntheticVideos:
     is_video = True
     has_masks = True
 
-    def __init__(self, sampler: SceneSampler, count: int = 1_000_000, frames: int = 24, seed: int = 0) -> None:
+    def __init__(
+        self, sampler: SceneSampler, count: int = 1_000_000, frames: int = 24, seed: int = 0
+    ) -> None:
         self.sampler = sampler
         self.count = count
         self.frames = frames

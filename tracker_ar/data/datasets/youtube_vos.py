@@ -1,4 +1,4 @@
-"""YouTube-VOS (Xu et al., 2018), versions 2018 and 2019: videos with masks of several objects every fifth frame."""
+"""YouTube-VOS (Xu et al., 2018), versions 2018 and 2019: videos with masks of objects every fifth frame."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ class YouTubeVOS:
                 for number, entry in sorted(videos[video]["objects"].items())
             ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f'{meta}: is not {{"videos": {{VIDEO: {{"objects": {{NUMBER: {{"frames": [...]}}}}}}}}}} ({error!r})'
-            ) from error
+            layout = '{"videos": {VIDEO: {"objects": {NUMBER: {"frames": [...]}}}}}'
+            raise DataError(f"{meta}: is not {layout} ({error!r})") from error
         if not self.objects:
             raise DataError(f"{meta}: names no object" + ("" if only is None else f" of a video in {only}"))
 
