@@ -117,8 +117,11 @@ def test_an_object_that_has_left_gives_an_unusable_frame(tmp_path: Path) -> None
 def test_outlines_fill_the_pixels_they_surround() -> None:
     square = np.array([[4, 6], [14, 6], [14, 10], [4, 10]], np.float32)
     mask = fill([square, square + [20, 0]], (20, 40))
-    np.testing.assert_array_equal(box_from_mask(mask), (4, 6, 31, 5))
-    assert mask.sum() == 2 * 11 * 5 and mask[6, 4] and not mask[5, 4]
+    np.testing.assert_array_equal(box_from_mask(mask), (4, 6, 30, 4))
+    assert mask.sum() == 2 * 10 * 4
+    beyond = [square + [30, -8]]
+    np.testing.assert_array_equal(fill(beyond, (20, 40)), fill(beyond, (40, 60))[:20, :40])
+    assert fill([square - 100], (20, 40)).sum() == 0
 
 
 def test_coco_reads_its_annotations_once(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

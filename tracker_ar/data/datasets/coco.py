@@ -16,8 +16,8 @@ from tracker_ar.errors import DataError
 
 LAYOUT = """  ROOT/annotations/instances_train2017.json
   ROOT/train2017/000000000009.jpg ...            (or ROOT/images/train2017/; val2017 in the same way)"""
-# Outlines are filled with 1/256 pixel precision; cv2 wants whole numbers.
-_SHIFT = 8
+_FINER = 4
+_SHIFT = 8  # cv2 takes corners as whole numbers of 1/256
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,21 @@ def _single(note: dict) -> bool:
 
 
 def fill(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose middle lies in a polygon or on its edge, uint8 {0, 1} of `size` (height, width)."""
+    """The pixels of which a polygon covers more than half, uint8 {0, 1} of `size` (height, width).
+
+    Args:
+        polygons: (points, 2) each, x and y in continuous coordinates: pixel i covers [i, i + 1).
+    """
     mask = np.zeros(size, np.uint8)
     for polygon in polygons:
-        # Continuous coordinates: the middle of pixel i is at i + 0.5.
-        points = np.rint((polygon - 0.5) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(mask, [points], 1, shift=_SHIFT)
+        left, top = np.maximum(np.floor(polygon.min(0)), 0).astype(int)
+        right, bottom = np.minimum(np.ceil(polygon.max(0)), size[::-1]).astype(int)
+        if right <= left or bottom <= top:
+            continue
+        # cv2 fills the pixels on the edge too, so it is done finer and averaged.
+        fine = np.zeros(((bottom - top) * _FINER, (right - left) * _FINER), np.uint8)
+        points = ((polygon - [left, top]) * _FINER - 0.5) * (1 << _SHIFT)
+        cv2.fillPoly(fine, [np.rint(points).astype(np.int32)], 255, shift=_SHIFT)
+        covered = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        mask[top:bottom, left:right] |= covered > 127
     return mask
