@@ -96,10 +96,12 @@ def low_precision(dtype: torch.dtype | None, like: Tensor) -> torch.autocast:
 
 
 def initialise(backbone: nn.Module) -> None:
-    """He initialisation of the convolutions of a backbone that starts from nothing."""
+    """He initialisation of the convolutions of a backbone; its classifier, which serves nothing, is not trained."""
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            module.requires_grad_(False)
 
 
 def _stacked(arrays: list[np.ndarray]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,7 +42,6 @@ def batches(
 
     Raises:
         AlphaRefineError: what `make` raised.
-        DataError: a worker process ended.
     """
     loader = DataLoader(
         _Batches(make),
@@ -55,19 +55,21 @@ def batches(
         # A generator of its own: a loader takes a number from it, and training must not notice.
         generator=torch.Generator(),
     )
-    iterator = iter(loader)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(f"{error}; if memory ran out, use fewer --workers") from error
+    for batch in loader:
         if isinstance(batch, AlphaRefineError):
             raise batch
         yield batch
+
+
+@contextlib.contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Within the block a worker process that ends raises a DataError; it may do so at any moment."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise DataError(f"{error} If memory ran out, use fewer --workers.") from error
 
 
 class _Requests:

@@ -20,7 +20,7 @@ from tracker_ar.errors import DataError
 from tracker_ar.train.batches import TensorBatch
 from tracker_ar.train.curves import Curves
 from tracker_ar.train.distribution import Share, from_leader
-from tracker_ar.train.loading import Request, batches
+from tracker_ar.train.loading import Request, batches, lost_workers_named
 from tracker_ar.train.recipes import Schedule
 from tracker_ar.video.interrupts import interruptible, uninterrupted
 
@@ -136,8 +136,7 @@ class Trainer:
         self._start = self.step
         self.loss: nn.Module = _Loss(task)
         if place.share.count > 1:
-            # A tracker's network has parts that no loss reaches, such as the last stage of the backbone.
-            self.loss = DistributedDataParallel(self.loss, find_unused_parameters=True)
+            self.loss = DistributedDataParallel(self.loss)
         self._batches: Iterator[TensorBatch] | None = None
         self._curves: Curves | None = None
 
@@ -154,7 +153,7 @@ class Trainer:
 
         Ctrl-C and SIGTERM are heeded after the step; a training in one process is saved first.
         """
-        with interruptible():
+        with interruptible(), lost_workers_named():
             try:
                 self._train()
             except KeyboardInterrupt:

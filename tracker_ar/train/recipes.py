@@ -186,7 +186,7 @@ RECIPES: dict[str, RefinerRecipe | BaseRecipe] = {
     # The mask refiner of the entry, ARcm_coco_seg_only_mask_384, whose own settings were not published.
     # Network, crops and weights of the sets: a public variant that names the entry's as its origin (it adds
     # GOT-10k with masks and trains for 80 epochs). The rest: the authors' settings of the paper,
-    # SEx_beta/SEcm_r34.py and ar_legacy/SE_other/SEm_r34.py of MasterBin-IIAU/AlphaRefine (ltr/train_settings).
+    # SEx_beta/SEcm_r34.py and ar_legacy/SE_other/SEm_r34.py of MasterBin-IIAU/AlphaRefine, train_settings.
     # Starts from a ResNet-50 trained on ImageNet.
     "vot2020-refiner": RefinerRecipe(
         name="vot2020-refiner",
