@@ -20,12 +20,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class RefinerRecipe:
-    """`sizes` are (from this share of the training on, crop side in pixels)."""
+    """`sizes` are (from this share of the training on, crop side in pixels); `score_weight` weighs the target model's
+    own loss."""
 
     name: str
     schedule: Schedule
     batch_size: int
     sizes: tuple[tuple[float, int], ...]
+    score_weight: float = 0.2
     scenes: SceneSettings = field(default_factory=SceneSettings)
 
     def size_at(self, progress: float) -> int:

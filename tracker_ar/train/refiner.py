@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tracker_ar.data.library import ImageLibrary
 from tracker_ar.data.samples import RefinerPair, refiner_pair
 from tracker_ar.data.synthetic import SceneSampler
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
+from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, Segmentation, build_mask_refiner
 from tracker_ar.train.batches import VALIDATION_SEED, initialise, to_batch
-from tracker_ar.train.losses import mask_loss
+from tracker_ar.train.losses import mask_loss, target_score_loss
 from tracker_ar.train.recipes import RefinerRecipe, Schedule
 
 _VALIDATION_PAIRS = 128
@@ -61,21 +61,27 @@ class RefinerTask:
         ]
 
     def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Mask loss of the batch of this step; `iou` is that of the masks at 0.5."""
+        """Mask loss of the batch of this step and the target model's own; `iou` is that of the masks at 0.5."""
         pairs = self.pairs(step, self.recipe.size_at(progress))
-        logits, masks = self._forward(self.network, pairs)
+        found, masks = self._forward(self.network, pairs)
+        logits = found.logits.float()
         loss = mask_loss(logits, masks)
-        return loss, {"iou": float(mask_overlap(logits.detach(), masks).mean())}
+        parts = {"iou": float(mask_overlap(logits.detach(), masks).mean())}
+        if found.score is not None:
+            score = target_score_loss(found.score, masks)
+            loss = loss + self.recipe.score_weight * score
+            parts["score"] = float(score.detach())
+        return loss, parts
 
-    def _forward(self, network: nn.Module, pairs: list[RefinerPair]) -> tuple[Tensor, Tensor]:
+    def _forward(self, network: nn.Module, pairs: list[RefinerPair]) -> tuple[Segmentation, Tensor]:
         references = to_batch([pair.reference for pair in pairs])
         searches = to_batch([pair.search for pair in pairs])
         boxes = torch.from_numpy(np.stack([pair.box for pair in pairs]))
         masks = torch.from_numpy(np.stack([pair.mask for pair in pairs])).float()[:, None]
         reference_masks = torch.from_numpy(np.stack([pair.reference_mask for pair in pairs])).float()[:, None]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            logits = network(references, boxes, searches, reference_masks)
-        return logits.float(), masks
+            found = network(references, boxes, searches, reference_masks)
+        return found, masks
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -86,7 +92,8 @@ class RefinerTask:
             indices = range(start, start + _VALIDATION_BATCH)
             seeds = [np.random.default_rng((VALIDATION_SEED, index)) for index in indices]
             pairs = [refiner_pair(self.validation_sampler, seed, size) for seed in seeds]
-            overlaps.append(mask_overlap(*self._forward(network, pairs)))
+            found, masks = self._forward(network, pairs)
+            overlaps.append(mask_overlap(found.logits, masks))
         return {"iou": float(torch.cat(overlaps).mean())}
 
 
