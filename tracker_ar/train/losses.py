@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def mask_loss(
+    logits: Tensor, masks: Tensor, entropy_weight: float = 1.0, jaccard_weight: float = 1.0
+) -> Tensor:
     """Binary cross entropy plus soft Jaccard distance, each averaged over the batch.
 
     Args:
@@ -20,7 +22,8 @@ def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
     overlap = (probabilities * masks).sum((1, 2, 3))
     union = (probabilities + masks - probabilities * masks).sum((1, 2, 3))
     jaccard = (overlap + 1.0) / (union + 1.0)
-    return F.binary_cross_entropy_with_logits(logits, masks) + (1.0 - jaccard).mean()
+    entropy = F.binary_cross_entropy_with_logits(logits, masks)
+    return entropy_weight * entropy + jaccard_weight * (1.0 - jaccard).mean()
 
 
 def target_score_loss(scores: Tensor, masks: Tensor) -> Tensor:
