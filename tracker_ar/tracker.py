@@ -72,7 +72,8 @@ class AlphaRefineTracker:
         found = self.base.track(image)
         box = clip_box(found.box, self._image_size, self.profile.minimum_side)
         self.base.correct(box)
-        return Prediction(box, self.refiner.refine(image, box).mask, found.score)
+        refined = self.refiner.refine(image, box, learn=found.score >= self.profile.confident_score)
+        return Prediction(box, refined.mask, found.score)
 
 
 def build_tracker(

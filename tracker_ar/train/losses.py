@@ -26,6 +26,21 @@ def mask_loss(
     return entropy_weight * entropy + jaccard_weight * (1.0 - jaccard).mean()
 
 
+def target_score_loss(scores: Tensor, masks: Tensor) -> Tensor:
+    """Squared error of a target model's scores, target and background counting the same in every sample.
+
+    Args:
+        scores: float (N, 1, S / 4, S / 4), wanted: 1 on the target, -1 elsewhere.
+        masks: float {0, 1} (N, 1, S, S).
+    """
+    coverage = F.adaptive_avg_pool2d(masks, scores.shape[-2:])
+    loss = scores.new_zeros(())
+    for share, wanted in ((coverage, 1.0), (1.0 - coverage, -1.0)):
+        weight = share / share.sum((1, 2, 3), keepdim=True).clamp(min=1.0)
+        loss = loss + 0.5 * (weight * (scores - wanted).square()).sum((1, 2, 3)).mean()
+    return loss
+
+
 def hinge_score_loss(scores: Tensor, labels: Tensor, threshold: float = 0.05) -> Tensor:
     """Squared error that leaves negative scores of the background alone (DiMP, Bhat et al., 2019, eq. 7).
 

@@ -61,12 +61,14 @@ class DataMix:
 
 @dataclass(frozen=True)
 class RefinerRecipe:
-    """`sizes` are (from this share of the training on, crop side in pixels)."""
+    """`sizes` are (from this share of the training on, crop side in pixels); `score_weight` weighs the target model's
+    own loss."""
 
     name: str
     schedule: Schedule
     batch_size: int
     sizes: tuple[tuple[float, int], ...]
+    score_weight: float = 0.2
     scenes: SceneSettings = field(default_factory=SceneSettings)
     network: MaskRefinerConfig = MASK_REFINER_LITE
     # The `kind` of the weights, as `tracker_ar.checkpoints` knows it.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tracker_ar.data.samples import RefinerPair
 from tracker_ar.data.sources import PairSource
-from tracker_ar.models.mask_refiner import MaskRefiner, build_mask_refiner
+from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, build_mask_refiner
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.batches import (
     VALIDATION_SEED,
@@ -22,7 +22,7 @@ from tracker_ar.train.batches import (
     normalised,
 )
 from tracker_ar.train.distribution import Share
-from tracker_ar.train.losses import mask_loss
+from tracker_ar.train.losses import mask_loss, target_score_loss
 from tracker_ar.train.recipes import RefinerRecipe, Schedule
 
 _VALIDATION_PAIRS = 128
@@ -83,18 +83,23 @@ class RefinerTask:
         return collate_pairs(self.pairs(step, self.recipe.size_at(progress)))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
-        """Mask loss of a batch; `iou` is that of the masks at 0.5."""
-        logits, masks = self._forward(self.network, batch)
+        """Mask loss of a batch and the target model's own; `iou` is that of the masks at 0.5."""
+        found, masks = self._forward(self.network, batch)
+        logits = found.logits.float()
         loss = mask_loss(logits, masks, self.recipe.entropy_weight, self.recipe.jaccard_weight)
-        return loss, {"iou": float(mask_overlap(logits.detach(), masks).mean())}
+        parts = {"iou": float(mask_overlap(logits.detach(), masks).mean())}
+        if found.score is not None:
+            score = target_score_loss(found.score, masks)
+            loss = loss + self.recipe.score_weight * score
+            parts["score"] = float(score.detach())
+        return loss, parts
 
-    def _forward(self, network: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def _forward(self, network: nn.Module, batch: PairBatch) -> tuple[Segmentation, Tensor]:
         references, searches = normalised(batch.references), normalised(batch.searches)
         masks = batch.masks.float()[:, None]
         reference_masks = batch.reference_masks.float()[:, None] if self.recipe.reference_mask else None
         with low_precision(self.half, references):
-            logits = network(references, batch.boxes, searches, reference_masks)
-        return logits.float(), masks
+            return network(references, batch.boxes, searches, reference_masks), masks
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -106,7 +111,8 @@ class RefinerTask:
             indices = range(start, start + _VALIDATION_BATCH)
             seeds = [np.random.default_rng((VALIDATION_SEED, index)) for index in indices]
             pairs = [self.validation_source.pair(seed, size) for seed in seeds]
-            overlaps.append(mask_overlap(*self._forward(network, collate_pairs(pairs).to(device))))
+            found, masks = self._forward(network, collate_pairs(pairs).to(device))
+            overlaps.append(mask_overlap(found.logits, masks))
         return {"iou": float(torch.cat(overlaps).mean())}
 
 
