@@ -1,4 +1,4 @@
-"""How trainings run: worker processes, several processes, interruptions, curves, precision, what is refused."""
+"""How trainings run: workers, several processes, interruptions, curves, precision, what is refused."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ class Dying(Regression):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("task", "message"), [(Failing, "^image.jpg: missing$"), (Dying, "DataLoader worker(.|\n)*fewer --workers")]
+    ("task", "message"),
+    [(Failing, "^image.jpg: missing$"), (Dying, "DataLoader worker(.|\n)*fewer --workers")],
 )
 def test_what_fails_in_a_worker_is_said(task: type[Regression], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):

@@ -1,4 +1,7 @@
-"""A training that torchrun starts: a network without batch norm, and the refiner. Arguments: data folder, out folder."""
+"""A training that torchrun starts: a network without batch norm, and the refiner.
+
+Arguments: the data folder, the folder for results.
+"""
 
 from __future__ import annotations
 
