@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import dataset_copies as copies
 import numpy as np
 import pytest
@@ -295,6 +296,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         (["--steps", "1", "--precision", "float16"], InputError, "float16 needs a GPU"),
         (["--steps", "1", "--device", "tpu7"], InputError, "'tpu7' cannot be used"),
         (["--steps", "1", "--dataset", "lasot"], InputError, "NAME=FOLDER"),
+        (["--steps", "1", "--show", "sheet.png"], InputError, "--out FOLDER to train, or --show"),
     ],
 )
 def test_command_refuses_what_cannot_be(
@@ -304,6 +306,22 @@ def test_command_refuses_what_cannot_be(
     with pytest.raises(error, match=message):
         command.run(parsed(["--device", "cpu", *arguments]))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["lite-refiner", "vot2020-base"])
+def test_batches_can_be_looked_at(name: str, folder: Path, sets: Path, tmp_path: Path, monkeypatch) -> None:
+    pairs = name == "lite-refiner"
+    sizes = {"sizes": ((0.0, 64),)} if pairs else {"image_size": 64, "network": SUPER_DIMP_LITE}
+    monkeypatch.setitem(command.RECIPES, name, replace(RECIPES[name], **sizes))
+    data = folder if pairs else sets
+    sheet = tmp_path / "new" / "sheet.png"
+    shown = ["--show", str(sheet), "--batch", "32", "--device", "cpu"]
+    assert command.run(parsed([name, "--data", str(data), *shown])) == 0
+    picture = cv2.imread(str(sheet))
+    assert picture.shape == ((164 * 8, 164 * 8, 3) if pairs else (164 * 32, 164 * 6, 3))
+    # Yellow outlines and green boxes are in it.
+    colours = [(0, 220, 255), (120, 255, 0)] if pairs else [(120, 255, 0)]
+    assert all((picture == colour).all(2).sum() > 100 for colour in colours)
 
 
 def test_a_process_alone_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

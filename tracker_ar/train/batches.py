@@ -96,7 +96,7 @@ def low_precision(dtype: torch.dtype | None, like: Tensor) -> torch.autocast:
 
 
 def initialise(backbone: nn.Module) -> None:
-    """He initialisation of a backbone's convolutions; its classifier, which serves nothing, is not trained."""
+    """He initialisation of a backbone's convolutions; its classifier serves nothing and is not trained."""
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

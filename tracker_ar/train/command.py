@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from tracker_ar.errors import InputError
 from tracker_ar.train.recipes import RECIPES, BaseRecipe, RefinerRecipe
 
+_SHOWN = 32
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,7 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="where a data set is, if not under --data; repeatable (lasot, got10k, got10k-val, coco, ...)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights")
+    parser.add_argument("--out", type=Path, help="folder for checkpoint, log and weights")
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE.png", help="do not train: write a picture of the first batches"
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="number of steps (resuming is exact)")
     budget.add_argument("--minutes", type=float, help="minutes of training time, over all runs into --out")
@@ -84,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
     with joined(args.device) as (share, device):
         half = _half(args.precision, device)
         task = _task(args, recipe, half, share)
+        if args.show is not None:
+            _show(task, recipe.batch_size, args.show)
+            return 0
         if share.leads:
             print(f"{recipe.name}: {share.count} x {device.type}, batch {recipe.batch_size}", flush=True)
         Trainer(task, args.out, budget, Place(device, share, args.workers)).run()
@@ -95,6 +103,8 @@ def _plan(args: argparse.Namespace) -> tuple:
     from tracker_ar.train.loop import Budget
 
     recipe = RECIPES[args.recipe]
+    if (args.show is None) == (args.out is None):
+        raise InputError("say where to write: --out FOLDER to train, or --show FILE.png to look at batches")
     if args.batch is not None:
         recipe = dataclasses.replace(recipe, batch_size=args.batch)
     wanted = {"--batch": recipe.batch_size, "--threads": args.threads, "--steps": args.steps}
@@ -102,11 +112,22 @@ def _plan(args: argparse.Namespace) -> tuple:
     if small or args.workers < 0 or (args.minutes is not None and args.minutes <= 0):
         raise InputError(f"{', '.join(small) or '--workers or --minutes'} must be positive")
     steps, samples = args.steps, recipe.schedule.samples
-    if steps is None and args.minutes is None:
+    if args.show is not None:
+        steps = 1
+    elif steps is None and args.minutes is None:
         if samples is None:
             raise InputError(f"say how long to train {recipe.name}: --steps or --minutes")
         steps = samples // recipe.batch_size
     return recipe, Budget(steps, args.minutes)
+
+
+def _show(task: Task, batch_size: int, path: Path) -> None:
+    """Batches of the end of the training, where crops have their final size."""
+    from tracker_ar.train.contact_sheet import write_sheet
+
+    steps = range(max(1, _SHOWN // batch_size))
+    write_sheet([task.batch(step, 1.0) for step in steps], path)
+    print(f"{path}: {len(steps) * batch_size} samples of {task.name}")
 
 
 def _half(precision: str, device: torch.device) -> torch.dtype | None:
