@@ -37,7 +37,7 @@ def open_workspace(folder: Path) -> Workspace:
     try:
         if _would_download(folder):
             raise EvaluationError(f"the sequences of this workspace are not here ({folder / 'sequences'} has "
-                                  "no list.txt); link or copy them there, or let `vot evaluate` download them")
+                                  "no list.txt); link or copy them there, or let `vot evaluate` fetch them")
         return load_workspace(folder)
     except EvaluationError:
         raise
@@ -60,7 +60,8 @@ def find_trackers(workspace: Workspace, asked: list[str]) -> tuple[list[Tracker]
                               f"there are: {', '.join(registered) or 'none'}")
     notes = [f"{name}: in results/, but not in the registry; add it to a trackers.ini to show it."
              for name in present if name not in registered and not asked]
-    notes += [f"{name}: no results; `vot evaluate {name}` makes them." for name in asked if name not in present]
+    notes += [f"{name}: no results; `vot evaluate {name}` makes them."
+              for name in asked if name not in present]
     shown = [name for name in dict.fromkeys(asked or registered) if name in present]
     if not shown:
         raise EvaluationError(f"nothing to show in {folder}: {' '.join(notes) or 'no tracker has results'}")
@@ -141,11 +142,10 @@ class _Reading:
                 times = [_read_times(stored, file) for file in files if file.endswith(_TIMES)]
             except Exception as error:  # damaged files fail in the toolkit's readers in many ways
                 missing.append(sequence.name)
+                place = (tracker.reference, self._experiment.identifier, sequence.name)
                 self.notes.append(
-                    f"{tracker.reference}, {self._experiment.identifier}, {sequence.name}: the results cannot "
-                    f"be read ({type(error).__name__}: {error}). Delete results/{tracker.reference}/"
-                    f"{self._experiment.identifier}/{sequence.name} and run `vot evaluate "
-                    f"{tracker.reference}`.")
+                    f"{', '.join(place)}: the results cannot be read ({type(error).__name__}: {error}). Delete "
+                    f"results/{'/'.join(place)} and run `vot evaluate {tracker.reference}`.")
                 continue
             if times:
                 self.results.times[tracker.reference, sequence.name] = np.concatenate(times)
@@ -199,8 +199,8 @@ class _Reading:
     def _add_curve(self, analysis: Analysis, description: Any, tracker: str, values: np.ndarray) -> None:
         plot = next((plot for plot in self.results.plots if plot.title == description.name), None)
         if plot is None:
-            plot = Plot(description.name, description.wrt, description.abbreviation, np.arange(values.size), {},
-                        _interval(self._analyses))
+            plot = Plot(description.name, description.wrt, description.abbreviation,
+                        np.arange(values.size), {}, _interval(self._analyses))
             self.results.plots.append(plot)
         plot.curves[tracker] = values
 

@@ -189,8 +189,8 @@ def _speed(results: Results) -> Iterable[str]:
     if timed is None:
         return
     yield "<h2>Speed against the real-time limit</h2>"
-    yield ("<p>The time that the toolkit waited for each frame, with decoding and messages, in the experiment "
-           f"{escape(timed.name)}; initialisation is left out.</p>")
+    yield ("<p>The time that the toolkit waited for each frame, with decoding and messages, in the "
+           f"experiment {escape(timed.name)}; initialisation is left out.</p>")
     yield figures.frame_times(timed, results.trackers)
 
 
@@ -204,7 +204,8 @@ def _contact_sheets(
     yield f"<h2>{'All sequences, best first' if all_shown else 'Best and worst sequences'}</h2>"
     first = escape(results.trackers[sheets[0].strips[0].tracker])
     yield ("<p>Red: the prediction; green outline: the ground truth. Experiment "
-           f"{escape(experiment)}, ranked by {first}. The curves are the overlap in every frame, from 0 to 1.</p>")
+           f"{escape(experiment)}, ranked by {first}. The curves are the overlap in every frame, "
+           "from 0 to 1.</p>")
     for sheet in sheets:
         lines = {order.index(strip.tracker): strip.overlaps for strip in sheet.strips}
         yield (f'<div class="sheet"><h3>{escape(sheet.sequence)} <span class="soft">{sheet.rank} of {ranked}'

@@ -18,7 +18,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves of all trackers. x and every curve (n,); interval: the range of x that the score averages over."""
+    """Curves of all trackers. x and every curve (n,); interval: where on x the score averages."""
 
     title: str
     x_label: str
@@ -59,7 +59,7 @@ class ExperimentResults:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def late_share(self, tracker: str) -> float | None:
-        """Share of the frames that took longer than the sequence's 1 / fps; None where no time is recorded."""
+        """Share of the frames that took longer than the sequence's 1 / fps; None without times."""
         late = total = 0
         for (name, sequence), times in self.times.items():
             if name == tracker:

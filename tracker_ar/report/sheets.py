@@ -66,7 +66,8 @@ def contact_sheets(
         kept = None if values is None else [value for value, counts in zip(values, better) if counts]
         return None if kept is None else float(np.prod(kept))
 
-    first = next((name for name in trackers if any(quality(name, one) is not None for one in sequences)), None)
+    first = next((name for name in trackers
+                  if any(quality(name, one) is not None for one in sequences)), None)
     ranked = sorted((name for name in sequences if first and quality(first, name) is not None),
                     key=lambda name: quality(first, name), reverse=True)
     shown = ranked if len(ranked) <= 2 * count else ranked[:count] + ranked[len(ranked) - count:]
