@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from tracker_ar.crops import RefinerCrop, normalize, paste_back, refiner_crop, to_tensor
+from tracker_ar.crops import RefinerCrop, as_rgb_image, normalize, paste_back, refiner_crop, to_tensor
+from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, region_box
 from tracker_ar.models.inference import prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner
@@ -38,6 +39,7 @@ class Refiner:
         self._network = prepare_for_inference(network, device)
         self._settings = settings
         self._device = device
+        self._kernel: torch.Tensor | None = None
 
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, region: Region) -> None:
@@ -46,6 +48,7 @@ class Refiner:
         image: (H, W, 3) uint8 RGB. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels. Of a
         mask only the box counts unless the settings say otherwise. Raises InputError for a region that cannot be used.
         """
+        image = as_rgb_image(image)
         box = region_box(region, image.shape[:2])
         crop = self._crop(image, box)
         boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self._device)
@@ -57,7 +60,13 @@ class Refiner:
 
     @torch.inference_mode()
     def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:
-        """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels."""
+        """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels.
+
+        Raises InputError for a call before `initialize` and for an image or box that cannot be used.
+        """
+        if self._kernel is None:
+            raise InputError("refine() was called before initialize(): give the first frame and its region first.")
+        image = as_rgb_image(image)
         crop = self._crop(image, box)
         logits = self._network.search(self._kernel, self._input(crop))
         inside = torch.sigmoid(logits)[0, 0].float().cpu().numpy()
