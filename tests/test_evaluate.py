@@ -25,7 +25,9 @@ def read_registry(file: Path) -> dict[str, dict[str, str]]:
 
 def test_both_registries_name_the_same_trackers() -> None:
     outer, inner = (read_registry(ROOT / name) for name in ("trackers.ini", "workspace/trackers.ini"))
-    assert {"AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "StaticBox"} == set(outer)
+    assert set(outer) == {
+        "AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "AlphaRefine-CSRT", "StaticBox"}
+    assert set(inner) == set(outer)
     for name, entry in outer.items():
         assert (ROOT / entry.pop("paths")).resolve() == ROOT
         assert (ROOT / "workspace" / inner[name].pop("paths")).resolve() == ROOT

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class Prediction:
 
     box: (4,) float64 x, y, w, h in pixels: the base tracker's box clipped to the image.
     mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
-    score: confidence of the base tracker, 0 to 1.
+    score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
     """
 
     box: np.ndarray
@@ -72,8 +73,9 @@ class AlphaRefineTracker:
         found = self.base.track(image)
         box = clip_box(found.box, self._image_size, self.profile.minimum_side)
         self.base.correct(box)
-        refined = self.refiner.refine(image, box, learn=found.score >= self.profile.confident_score)
-        return Prediction(box, refined.mask, found.score)
+        confident = found.score is None or found.score >= self.profile.confident_score
+        refined = self.refiner.refine(image, box, learn=confident)
+        return Prediction(box, refined.mask, refined.score if found.score is None else found.score)
 
 
 def build_tracker(
@@ -81,33 +83,57 @@ def build_tracker(
     device: str = "auto",
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
+    base: BaseTracker | None = None,
 ) -> AlphaRefineTracker:
     """A tracker with its weights loaded.
 
     profile: 'vot2020', the challenge entry with the authors' checkpoints, or 'lite', with ours. device: 'auto' (the
     GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
     profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
+    base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`).
     Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.base.super_dimp import SuperDiMPTracker
     from tracker_ar.checkpoints import find_checkpoints, load_into
-    from tracker_ar.models.mask_refiner import build_mask_refiner
     from tracker_ar.models.super_dimp import build_super_dimp
 
-    if profile not in PROFILES:
-        raise InputError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
-    settings = PROFILES[profile]
+    settings = _profile(profile)
+    if base is not None:
+        return AlphaRefineTracker(base, build_refiner(profile, device, checkpoint), settings)
     where = _device(device)
     base_path, refiner_path = find_checkpoints(profile, checkpoint)
-    base_network = build_super_dimp(settings.base.network)
-    load_into(base_network, base_path)
-    refiner_network = build_mask_refiner(settings.refiner.network)
-    load_into(refiner_network, refiner_path)
-    return AlphaRefineTracker(
-        SuperDiMPTracker(base_network, settings.base, where, seed),
-        Refiner(refiner_network, settings.refiner, where),
-        settings,
-    )
+    network = build_super_dimp(settings.base.network)
+    load_into(network, base_path)
+    base = SuperDiMPTracker(network, settings.base, where, seed)
+    return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, where), settings)
+
+
+def build_refiner(
+    profile: str = "vot2020", device: str = "auto", checkpoint: str | PathLike[str] | None = None
+) -> Refiner:
+    """The refiner of a profile, with its weights loaded, to stand behind a tracker of one's own.
+
+    Arguments and errors as of `build_tracker`; only the refiner's checkpoint is needed.
+    """
+    from tracker_ar.checkpoints import find_refiner_checkpoint
+
+    settings = _profile(profile)
+    return _load_refiner(settings, find_refiner_checkpoint(profile, checkpoint), _device(device))
+
+
+def _load_refiner(settings: Profile, path: Path, device: torch.device) -> Refiner:
+    from tracker_ar.checkpoints import load_into
+    from tracker_ar.models.mask_refiner import build_mask_refiner
+
+    network = build_mask_refiner(settings.refiner.network)
+    load_into(network, path)
+    return Refiner(network, settings.refiner, device)
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise InputError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
 
 
 def _device(name: str) -> torch.device:
