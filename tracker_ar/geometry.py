@@ -81,11 +81,23 @@ def pad_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     A mask that arrives over TraX reaches only as far as the lower right corner of the target. Any dtype is
     accepted; what is not zero counts as target. Raises InputError for a mask that is not two-dimensional.
     """
+    return place_mask(mask, (0, 0), image_size)
+
+
+def place_mask(mask: np.ndarray, offset: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """A mask whose first pixel lies at `offset` (x, y) of the image, as uint8 {0, 1} of `image_size`.
+
+    It may start anywhere, also left of or above the image; what lies outside is dropped. Any dtype is accepted;
+    what is not zero counts as target. Raises InputError for a mask that is not two-dimensional.
+    """
     _check_mask(mask)
-    height, width = min(mask.shape[0], image_size[0]), min(mask.shape[1], image_size[1])
-    padded = np.zeros(image_size, dtype=np.uint8)
-    padded[:height, :width] = mask[:height, :width] != 0
-    return padded
+    left, top = offset
+    visible = mask[max(-top, 0):, max(-left, 0):]
+    left, top = max(left, 0), max(top, 0)
+    visible = visible[:max(image_size[0] - top, 0), :max(image_size[1] - left, 0)]
+    placed = np.zeros(image_size, dtype=np.uint8)
+    placed[top:top + visible.shape[0], left:left + visible.shape[1]] = visible != 0
+    return placed
 
 
 def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
