@@ -12,6 +12,9 @@ import numpy as np
 
 from tracker_ar.errors import InputError
 
+MAX_COORDINATE = 1e9  # pixels; arithmetic on boxes stays finite and exact to a thousandth
+MAX_BOX_TO_IMAGE = 16  # a target this many times larger than its image is a mistake
+
 BoxLike = Sequence[float] | np.ndarray
 Region = Sequence[float] | np.ndarray  # a mask (H, W), non-zero on the target, or a box
 
@@ -104,7 +107,7 @@ def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
     """The box (4,) float64 x, y, w, h of a region, which is a mask of `image_size` (height, width) or a box.
 
     Raises InputError for an empty mask, a mask of another size, and a box that is not four finite numbers of
-    positive size with some part inside the image.
+    positive size with some part inside the image, or is many times larger than the image.
     """
     region = np.asarray(region)
     if region.ndim == 2:
@@ -129,6 +132,11 @@ def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
             f"The box {box.tolist()} lies outside the image of {image_size[1]} x {image_size[0]} pixels: "
             "boxes are x, y, w, h in pixels from the top-left corner."
         )
+    if max(width, height) > MAX_BOX_TO_IMAGE * max(image_size):
+        raise InputError(
+            f"The box {box.tolist()} is over {MAX_BOX_TO_IMAGE} times larger than the image of {image_size[1]} x "
+            f"{image_size[0]} pixels: give one that fits the target."
+        )
     return box
 
 
@@ -151,6 +159,8 @@ def _four_finite_values(box: BoxLike) -> np.ndarray:
         raise InputError(f"A box is four numbers (x, y, width, height), not shape {values.shape}.")
     if not np.isfinite(values).all():
         raise InputError(f"The box {values.tolist()} holds NaN or infinity: give finite pixel coordinates.")
+    if np.abs(values).max() > MAX_COORDINATE:
+        raise InputError(f"The box {values.tolist()} is beyond measure: coordinates are pixels, at most 1e9.")
     return values
 
 
