@@ -1,0 +1,436 @@
+// The page: which phase it is in, and what happens on each click.
+//
+// Phases: start - choose something; camera - its live picture; draw - boxes on the first frame;
+// tracking - frames come in; saving - the server packs the result; done - all is there.
+
+import { call, forget, listen, upload } from "./api.js";
+import { Camera } from "./camera.js";
+import { Player } from "./player.js";
+import { Stage } from "./stage.js";
+
+const $ = (id) => document.getElementById(id);
+const state = { phase: "start", server: null, clip: null, run: 0, paused: false, problems: 0 };
+let camera = null;
+let stopListening = () => {};
+let sending = null;
+
+const stage = new Stage($("stage"), {
+  boxes: () => render(),
+  full: () => say(`That is the most: ${state.server.limits.targets} targets.`),
+  press: () => { if (state.phase === "camera") attempt(freeze); },
+});
+const player = new Player(stage, { scrub: $("scrub"), scores: $("scores"), changed: () => render() });
+
+// ---- what is shown in which phase
+
+function enter(phase) {
+  state.phase = phase;
+  stage.editable = phase === "draw";
+  if (phase === "draw") stage.show(stage.image);
+  render();
+}
+
+function render() {
+  const { phase, paused, clip } = state;
+  const tracked = player.frames.length;
+  const watching = ["tracking", "saving", "done"].includes(phase);
+  document.body.dataset.phase = phase;
+  show("start", phase === "start");
+  show("work", phase !== "start");
+  show("leave", phase !== "start");
+  show("transport", watching);
+  show("views", watching);
+  show("speed", watching);
+  show("freeze", phase === "camera");
+  show("go", phase === "draw");
+  show("thaw", phase === "draw" && clip?.kind === "camera");
+  show("finish", phase === "tracking");
+  show("download", phase === "done" && state.results);
+  show("again", phase === "done");
+  show("contents", phase === "done" && state.results);
+  show("live", phase === "tracking" && !player.following);
+  $("go").disabled = !stage.boxes.length;
+  $("go").textContent = stage.boxes.length > 1 ? `Track ${stage.boxes.length} targets` : "Start tracking";
+  $("again").textContent = clip?.kind === "camera" ? "Track with the camera again" : "Choose other targets";
+  hint(phase, paused, clip);
+  renderTargets(phase);
+  if (watching) renderNumbers(phase, tracked);
+}
+
+function show(id, visible) {
+  $(id).hidden = !visible;
+}
+
+function hint(phase, paused, clip) {
+  const live = clip?.kind === "camera";
+  const words = {
+    start: "",
+    camera: "Freeze the picture, or drag a box right away, when your target is well in view.",
+    draw: stage.boxes.length
+      ? "Adjust the box, draw more of them, or start." + (live ? " Keep the target about where it is." : "")
+      : "Drag a box around what you want to follow. Several boxes follow several targets.",
+    tracking: paused ? "Paused. Look back with the slider, or go on." : live
+      ? "Following the camera. Look back with the slider at any time."
+      : "Following. Look back with the slider at any time.",
+    saving: "Putting the result together …",
+    done: state.results ? "Done. Play it, look at single frames, compare box and mask." : "Ended.",
+  };
+  if ($("hint").textContent !== words[phase]) $("hint").textContent = words[phase];
+}
+
+function renderTargets(phase) {
+  const drawing = phase === "draw";
+  const frame = player.frame;
+  const targets = drawing ? stage.boxes : frame ? frame.targets : [];
+  const list = $("targets");
+  while (list.children.length > targets.length) list.lastElementChild.remove();
+  while (list.children.length < targets.length) list.append(targetItem(list.children.length));
+  targets.forEach((target, index) => {
+    const item = list.children[index];
+    const score = drawing ? "" : target.score.toFixed(2);
+    item.querySelector(".score").textContent = score;
+    const meter = item.querySelector(".meter");
+    meter.hidden = drawing;
+    meter.setAttribute("aria-valuenow", score);
+    meter.style.setProperty("--share", drawing ? 0 : target.score);
+    item.querySelector("button").hidden = !drawing;
+    item.classList.toggle("selected", drawing && index === stage.selected);
+  });
+  $("targets-title").textContent = targets.length > 1 ? `Targets (${targets.length})` : "Target";
+}
+
+function targetItem(index) {
+  const item = document.createElement("li");
+  const swatch = element("span", "swatch", `${index + 1}`);
+  swatch.style.setProperty("--colour", `rgb(${stage.colour(index)})`);
+  const meter = element("span", "meter", "");
+  meter.setAttribute("role", "meter");
+  meter.setAttribute("aria-valuemin", 0);
+  meter.setAttribute("aria-valuemax", 1);
+  meter.setAttribute("aria-label", `Score of target ${index + 1}`);
+  meter.style.setProperty("--colour", `rgb(${stage.colour(index)})`);
+  const remove = element("button", "quiet", "Remove");
+  remove.type = "button";
+  remove.setAttribute("aria-label", `Remove target ${index + 1}`);
+  remove.addEventListener("click", () => stage.remove(index));
+  const name = element("span", "name", `Target ${index + 1}`);
+  item.append(swatch, name, meter, element("span", "score", ""), remove);
+  return item;
+}
+
+function renderNumbers(phase, tracked) {
+  const running = phase === "tracking" && !state.paused;
+  const playing = phase === "tracking" ? running : player.playing;
+  $("play").dataset.shows = playing ? "pause" : "play";
+  $("play").setAttribute("aria-label", playing ? "Pause" : phase === "tracking" ? "Go on" : "Play");
+  $("play").disabled = phase === "saving";
+  $("number").textContent = player.current;
+  $("total").textContent = ` / ${player.total > tracked ? player.total : tracked}`;
+  const speed = player.speed();
+  $("milliseconds").textContent = speed ? speed.toFixed(speed < 100 ? 1 : 0) : "–";
+  $("fps").textContent = speed ? (1000 / speed).toFixed(1) : "–";
+  const frame = player.frame;
+  $("badge").hidden = frame?.state !== "repeated";
+  $("badge").textContent = `Not usable: the result before it stands. ${frame?.problem ?? ""}`;
+}
+
+function say(text) {
+  $("message-text").textContent = text;
+  show("message", Boolean(text));
+}
+
+// Carries out what a click asked for; what goes wrong is shown in words.
+async function attempt(action, ...given) {
+  say("");
+  try {
+    await action(...given);
+  } catch (error) {
+    if (error.name !== "AbortError") say(error.message);
+  }
+}
+
+// ---- choosing
+
+async function openFiles(list) {
+  const files = [...list].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+  if (!files.length || sending) return;
+  const { bytes, frames } = state.server.limits;
+  const size = files.reduce((sum, file) => sum + file.size, 0);
+  if (size > bytes) {
+    throw new Error(`That is ${megabytes(size)}, more than the ${megabytes(bytes)} that are taken. Choose a `
+                    + "shorter video, or start alpharefine demo with a larger --max-upload.");
+  }
+  if (files.length > frames) throw new Error(`${files.length} images are too many: ${frames} at most.`);
+  sending = new AbortController();
+  show("progress", true);
+  $("drop").classList.add("busy");
+  try {
+    const clip = await upload(files, showProgress, sending.signal);
+    openClip(clip, files[0].name.replace(/\.[^.]*$/, ""));
+    if (clip.announced > clip.length) {
+      say(`The video has about ${clip.announced} frames; the first ${clip.length} will be tracked `
+          + "(alpharefine demo --max-frames allows more).");
+    }
+  } finally {
+    sending = null;
+    show("progress", false);
+    $("drop").classList.remove("busy");
+    $("files").value = "";
+  }
+}
+
+function showProgress(share) {
+  $("progress-bar").value = share;
+  const percent = Math.floor(100 * share);
+  $("progress-text").textContent = share < 1 ? `Sending, ${percent} %` : "Looking into it …";
+}
+
+async function openExample(name) {
+  const clip = await call("POST", `/api/examples/${name}`);
+  openClip(clip, name);
+  stage.boxes = clip.boxes;
+  await startTracking();
+}
+
+function openClip(clip, name) {
+  if (state.clip?.session) forget(state.clip.session);
+  state.clip = { ...clip, name };
+  state.run = 0;
+  $("download").download = `${name}-tracked.zip`;
+  $("download").href = `/api/sessions/${clip.session}/results.zip`;
+  stage.boxes = [];
+  stage.selected = -1;
+  stage.setSize(clip.width, clip.height);
+  player.reset(clip);
+  backToFirst();
+  enter("draw");
+  $("stage").focus({ preventScroll: true });
+}
+
+function backToFirst() {
+  player.load(1).then((image) => { if (state.phase === "draw") stage.show(image); }).catch(() => {});
+}
+
+// ---- the camera
+
+async function openCamera() {
+  camera?.close();
+  camera = await Camera.open();
+  state.clip = { kind: "camera", name: "camera", session: null };
+  state.results = false;
+  stage.boxes = [];
+  stage.setSize(...camera.size);
+  player.reset(null);
+  enter("camera");
+  const own = camera;
+  const draw = () => {
+    if (state.phase !== "camera" || camera !== own) return;
+    stage.show(own.video);
+    requestAnimationFrame(draw);
+  };
+  draw();
+}
+
+async function freeze() {
+  state.phase = "draw"; // at once: the press that asked for it may begin a box
+  stage.editable = true;
+  const still = camera.take();
+  stage.show(camera.canvas);
+  state.still = await still;
+  enter("draw");
+}
+
+async function sendPicture() {
+  if (state.phase !== "tracking" || state.paused || !camera) return;
+  const wait = state.nextPicture - performance.now();
+  if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+  if (state.phase !== "tracking" || state.paused || !camera) return;
+  state.nextPicture = performance.now() + 1000 / state.clip.fps;
+  await call("POST", `/api/sessions/${state.clip.session}/pictures`, await camera.take());
+}
+
+// ---- tracking
+
+async function startTracking() {
+  const boxes = stage.boxes.map((box) => box.map((value) => Math.round(100 * value) / 100));
+  if (state.clip.kind === "camera") {
+    const clip = await call("POST", "/api/cameras", state.still);
+    state.clip = { ...state.clip, ...clip };
+    $("download").href = `/api/sessions/${clip.session}/results.zip`;
+    $("download").download = "camera-tracked.zip";
+    player.reset(state.clip);
+  }
+  const { run } = await call("POST", `/api/sessions/${state.clip.session}/track`, { boxes });
+  state.run = run;
+  state.paused = state.results = false;
+  state.problems = state.nextPicture = 0;
+  player.begin(run);
+  enter("tracking");
+  stopListening();
+  stopListening = listen(state.clip.session, run, receive, lost);
+}
+
+function receive(message) {
+  if (message.type === "frame") {
+    player.add(message);
+    if (camera) attempt(sendPicture);
+  } else if (message.type === "saving") {
+    enter("saving");
+  } else {
+    ended(message);
+  }
+  render();
+}
+
+function ended(message) {
+  camera?.close();
+  camera = null;
+  state.results = message.results;
+  if (message.type === "failed") {
+    say(message.message + (message.results ? " What was tracked until then can be downloaded." : ""));
+  }
+  if (player.frames.length) {
+    enter("done");
+    player.settle();
+  } else {
+    backToFirst();
+    enter("draw");
+  }
+}
+
+function lost(error) {
+  say(error.message);
+  ended({ type: "done", results: false });
+}
+
+async function playOrPause() {
+  if (state.phase === "tracking") {
+    state.paused = !state.paused;
+    render();
+    await call("POST", `/api/sessions/${state.clip.session}/${state.paused ? "pause" : "resume"}`);
+    if (!state.paused && camera) await sendPicture();
+  } else if (state.phase === "done") {
+    player.toggle();
+  }
+}
+
+async function finish() {
+  await call("POST", `/api/sessions/${state.clip.session}/finish`);
+}
+
+function again() {
+  if (state.clip.kind === "camera") {
+    attempt(openCamera);
+    return;
+  }
+  player.begin(0);
+  backToFirst();
+  enter("draw");
+}
+
+function leave() {
+  stopListening();
+  player.stop();
+  camera?.close();
+  camera = null;
+  if (state.clip?.session) forget(state.clip.session);
+  state.clip = null;
+  say("");
+  enter("start");
+}
+
+// ---- the controls
+
+function connect() {
+  const drop = $("drop");
+  $("choose").addEventListener("click", () => $("files").click());
+  $("files").addEventListener("change", () => attempt(openFiles, $("files").files));
+  $("progress-cancel").addEventListener("click", () => sending?.abort());
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    window.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", name === "dragover" && state.phase === "start");
+      if (name === "drop" && state.phase === "start") attempt(openFiles, event.dataTransfer.files);
+    });
+  }
+  $("camera").addEventListener("click", () => attempt(openCamera));
+  $("freeze").addEventListener("click", () => attempt(freeze));
+  $("thaw").addEventListener("click", () => attempt(openCamera));
+  $("go").addEventListener("click", () => attempt(startTracking));
+  $("play").addEventListener("click", () => attempt(playOrPause));
+  $("finish").addEventListener("click", () => attempt(finish));
+  $("live").addEventListener("click", () => player.follow());
+  $("again").addEventListener("click", again);
+  $("leave").addEventListener("click", leave);
+  $("message-close").addEventListener("click", () => say(""));
+  for (const input of document.querySelectorAll("input[name=view]")) {
+    input.addEventListener("change", () => setView(input.value));
+  }
+  window.addEventListener("keydown", shortcut);
+  window.addEventListener("pagehide", () => { if (state.clip?.session) forget(state.clip.session); });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
+}
+
+function setView(view) {
+  stage.view = view;
+  document.querySelector(`input[name=view][value=${view}]`).checked = true;
+  stage.draw();
+}
+
+function shortcut(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.target.closest("button, a, summary, input[type=radio]")) return; // they have keys of their own
+  if (!["tracking", "done"].includes(state.phase)) return;
+  const views = ["mask", "box", "both"];
+  if (event.key === " ") attempt(playOrPause);
+  else if (event.key === ",") player.step(-1);
+  else if (event.key === ".") player.step(1);
+  else if (event.key.toLowerCase() === "m") setView(views[(views.indexOf(stage.view) + 1) % 3]);
+  else return;
+  event.preventDefault();
+}
+
+function megabytes(bytes) {
+  return `${Math.round(bytes / 2 ** 20)} MB`;
+}
+
+function element(kind, name, text) {
+  const made = document.createElement(kind);
+  made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+function exampleCard({ name, title, note }) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  const image = document.createElement("img");
+  image.src = `/api/examples/${name}/thumbnail.jpg`;
+  image.alt = "";
+  image.width = 320;
+  image.height = 240;
+  button.append(image, element("strong", "", title), element("span", "", note));
+  button.addEventListener("click", () => attempt(openExample, name));
+  item.append(button);
+  return item;
+}
+
+async function begin() {
+  connect();
+  render();
+  const server = await call("GET", "/api/about");
+  state.server = server;
+  stage.colours = server.colours;
+  stage.most = server.limits.targets;
+  player.colours = server.colours;
+  $("about").textContent = server.about;
+  if (!server.local) {
+    $("privacy").textContent = "Your video goes to the computer that serves this page, and nowhere else.";
+  }
+  $("limits").textContent = "MP4, MOV, WebM, MKV, AVI or a set of images, up to "
+    + `${megabytes(server.limits.bytes)} and ${server.limits.frames.toLocaleString("en")} frames.`;
+  $("examples").replaceChildren(...server.examples.map(exampleCard));
+}
+
+attempt(begin);
