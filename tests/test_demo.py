@@ -306,7 +306,7 @@ def test_one_video_at_a_time(start: Callable[..., Running], video: bytes) -> Non
     assert "already" in server.ask("POST", f"{first}/track", {"boxes": [BOX]}, 409)["message"]
     allowed.release(100)
     assert list(server.events(first, 1))[-1]["type"] == "done"
-    wait_until(lambda: server.send("POST", f"{second}/track", {"boxes": [BOX]}).status == 202)
+    server.track(second, BOX)
     assert list(server.events(second, 1))[-1]["type"] == "done"
 
 
@@ -375,6 +375,7 @@ def png_header(width: int, height: int) -> bytes:
     (framed(b"RIFF\xff\0\0\0AVI LIST" + bytes(100)), 415, "cannot be opened as a video"),
     (framed(encoded(0)[:60]), 415, "damaged"),
     (framed(encoded(0), b"not an image"), 415, "Image 2"),
+    (framed(encoded(0), b"\0\0\0\x20ftypisom" + bytes(500)), 415, "choose one video"),
     (framed(png_header(40_000, 40_000)), 413, "million"),
     (framed(png_header(5000, 4000)), 413, "5000 x 4000"),
     (framed(encoded(0), png_header(5000, 4000)), 413, "Image 2 is 5000 x 4000"),

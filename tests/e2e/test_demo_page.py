@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +186,29 @@ def test_the_camera(page: Browser) -> None:
     phase(page, "done")
     assert page.evaluate("!document.querySelector('#download').hidden")
     page.click("#leave")
+
+
+def test_a_second_page_is_told_that_the_tracker_is_busy(page: Browser, address: str) -> None:
+    def ask(path: str, body: bytes = b"") -> dict:
+        headers = {"Origin": address.rstrip("/"), "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{address}api/{path}", body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    other = ask("cameras", cv2.imencode(".jpg", image)[1].tobytes())["session"]
+    ask(f"sessions/{other}/track", b'{"boxes": [[100, 80, 60, 50]]}')  # waits for pictures
+    page.click("#examples button")
+    page.wait("document.querySelector('#message-text').textContent.includes('one video at a time')", PATIENCE)
+    assert page.evaluate("document.body.dataset.phase") == "draw"
+    ask(f"sessions/{other}/finish")
+    page.wait("!document.querySelector('#go').disabled")
+    with urllib.request.urlopen(f"{address}api/sessions/{other}/runs/1/events", timeout=PATIENCE) as events:
+        assert b'"done"' in events.read()
+    page.click("#go")
+    phase(page, "tracking")
+    page.click("#leave")
+    page.errors[:] = [error for error in page.errors if "409" not in error]  # the browser notes the status
 
 
 def test_what_is_no_video_is_refused_in_words(page: Browser, tmp_path: Path) -> None:

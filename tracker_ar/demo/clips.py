@@ -99,6 +99,8 @@ def open_files(files: Sequence[Path], limits: Limits) -> Clip:
     """The clip in uploaded files: one video, or images in their order. Raises Refused for anything else."""
     if len(files) == 1 and _is_video(files[0]):
         return _open_video(files[0], limits)
+    if any(map(_is_video, files)):
+        raise Refused(415, "There is a video among several files: choose one video, or images only.")
     for number, file in enumerate(files, 1):
         ending = _image_ending(file, limits, f"Image {number}" if len(files) > 1 else "The file")
         file.rename(file.with_suffix(ending))

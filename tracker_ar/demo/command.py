@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # before OpenCV is imported
     from tracker_ar.checkpoints import installed_profile
+    from tracker_ar.demo.guard import is_loopback
     from tracker_ar.demo.limits import Limits
     from tracker_ar.demo.server import serve
     from tracker_ar.tracker import build_tracker
@@ -67,6 +68,8 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
 
     def ready(address: str) -> None:
         print(f"AlphaRefine is at {address}   (Ctrl-C ends it)", flush=True)
+        if not is_loopback(args.host):
+            print("Other computers can use it as well: there is no password and no encryption.", flush=True)
         if args.open:
             webbrowser.open(address)
 

@@ -54,11 +54,12 @@ class Job:
         self._folder = folder
         self._running = threading.Event()
         self._running.set()
-        self._finishing = self._dropped = False
+        self._finishing = self._dropped = self._computing = False
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def start(self) -> None:
         """Begin; once only."""
+        self._computing = True
         self._thread.start()
 
     def pause(self) -> None:
@@ -81,8 +82,8 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether it still computes."""
-        return self._thread.is_alive()
+        """Whether it still computes; not any more when its last message comes."""
+        return self._computing
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; whether it came in time."""
@@ -92,10 +93,12 @@ class Job:
     def _run(self) -> None:
         try:
             frames, problem = self._track()
+            self._computing = False
             if not self._dropped:
                 ending = {"type": "failed", "message": problem} if problem else {"type": "done"}
                 self._tell(ending | {"frames": frames, "results": self.archive.is_file()})
         finally:
+            self._computing = False
             self.feed.close()
 
     def _track(self) -> tuple[int, str | None]:

@@ -13,6 +13,7 @@ const state = { phase: "start", server: null, clip: null, run: 0, paused: false,
 let camera = null;
 let stopListening = () => {};
 let sending = null;
+const KEEP_ALIVE = 5 * 60 * 1000; // milliseconds; the server forgets what nobody asks for in half an hour
 
 const stage = new Stage($("stage"), {
   boxes: () => render(),
@@ -189,6 +190,7 @@ async function openExample(name) {
   const clip = await call("POST", `/api/examples/${name}`);
   openClip(clip, name);
   stage.boxes = clip.boxes;
+  render();
   await startTracking();
 }
 
@@ -290,8 +292,8 @@ function ended(message) {
     say(message.message + (message.results ? " What was tracked until then can be downloaded." : ""));
   }
   if (player.frames.length) {
-    enter("done");
     player.settle();
+    enter("done");
   } else {
     backToFirst();
     enter("draw");
@@ -368,7 +370,13 @@ function connect() {
   }
   window.addEventListener("keydown", shortcut);
   window.addEventListener("pagehide", () => { if (state.clip?.session) forget(state.clip.session); });
+  setInterval(keepAlive, KEEP_ALIVE);
   window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
+}
+
+function keepAlive() {
+  const session = state.clip?.session;
+  if (session) fetch(`/api/sessions/${session}/runs/0/frames/1.jpg`, { cache: "no-store" }).catch(() => {});
 }
 
 function setView(view) {

@@ -1,7 +1,7 @@
 // Masks in COCO's uncompressed run-length form: runs down the columns, beginning with background.
 
 const FILL = 96; // opacity of the inside, of 255
-const EDGE = 3;
+const EDGE = 2; // width of the outline on the screen, pixels
 
 // The smallest rectangle around a mask and what is in it, one byte a pixel; null for an empty mask.
 export function decode({ size: [height, width], counts }) {
@@ -21,13 +21,15 @@ export function decode({ size: [height, width], counts }) {
   return mask;
 }
 
-// The mask as a picture of its own size: filled, with a firm edge inside.
+// A decoded mask as a canvas, and where it belongs: filled, with a firm edge inside; null for an empty mask.
+// scale: pixels of the screen for one of the mask.
 export function picture(mask, [red, green, blue], scale) {
-  const { width, height, pixels } = mask;
+  if (!mask) return null;
+  const { left, top, width, height, pixels } = mask;
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  const reach = Math.max(1, Math.round(EDGE / (2 * scale))); // of the edge, in pixels of the video
+  const reach = Math.max(1, Math.round(EDGE / scale)); // of the edge, in pixels of the mask
   const inside = (row, column) =>
     row >= 0 && column >= 0 && row < height && column < width && pixels[row * width + column];
   for (let row = 0, index = 0; row < height; row++) {
@@ -39,7 +41,7 @@ export function picture(mask, [red, green, blue], scale) {
     }
   }
   context.putImageData(image, 0, 0);
-  return canvas;
+  return { canvas, left, top };
 }
 
 function eachRun(counts, height, visit) {

@@ -2,7 +2,7 @@
 
 import { drawScores } from "./scores.js";
 
-const KEPT = 90; // decoded pictures at most
+const KEPT = 40; // decoded pictures at most; the browser's cache has the files of more
 const AHEAD = 4; // fetched before they are needed
 const RECENT = 20; // frames that the speed is taken from
 

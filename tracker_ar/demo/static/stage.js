@@ -17,12 +17,16 @@ export class Stage {
     this.size = [16, 9];
     this.image = null; // what drawImage takes
     this.targets = null; // of a tracked frame
+    this.masks = null; // their pictures, made when they are drawn
     this.boxes = [];
     this.selected = -1;
     this.editable = false;
     this.view = "both";
     this.drag = null;
-    new ResizeObserver(() => this.draw()).observe(canvas);
+    new ResizeObserver(() => {
+      this.masks = null; // their edges are as wide as the screen needs
+      this.draw();
+    }).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.release(event));
@@ -40,6 +44,7 @@ export class Stage {
 
   show(image, targets = null) {
     this.image = image;
+    if (targets !== this.targets) this.masks = null;
     this.targets = targets;
     this.draw();
   }
@@ -74,16 +79,14 @@ export class Stage {
 
   drawTargets() {
     if (this.view !== "box") {
-      this.targets.forEach((target, index) => {
-        target.decoded ??= decode(target.mask) ?? "empty";
-        if (target.decoded === "empty") return;
-        const image = picture(target.decoded, this.colour(index), this.scale);
-        this.context.drawImage(image, target.decoded.left, target.decoded.top);
-      });
+      this.masks ??= this.targets.map(({ mask }, index) => (
+        picture(decode(mask), this.colour(index), this.scale)));
+      for (const mask of this.masks) if (mask) this.context.drawImage(mask.canvas, mask.left, mask.top);
     }
     if (this.view !== "mask") this.targets.forEach(({ box }, index) => this.outline(box, index));
     this.targets.forEach(({ box, score }, index) => {
-      this.label(box, `${index + 1}  ${score.toFixed(2)}`, index);
+      const mask = this.view === "mask" ? this.masks[index] : null;
+      this.label(mask ? [mask.left, mask.top] : box, `${index + 1}  ${score.toFixed(2)}`, index);
     });
   }
 
