@@ -226,6 +226,23 @@ def test_images_in_the_order_sent_and_other_targets_afterwards(server: Running) 
     server.ask("GET", f"{session}/runs/1/events", status=404)
 
 
+def test_targets_may_be_given_in_a_later_frame(server: Running, video: bytes) -> None:
+    for files, kind in [((video,), ""), ([encoded(frame) for frame in range(FRAMES)], "images")]:
+        session = server.upload(*files)
+        assert server.ask("POST", f"{session}/start", {"frame": 3}) == {"length": FRAMES - 2}, kind
+        server.track(session, BOX)
+        *frames, _, done = server.events(session, 1)
+        assert [frame["number"] for frame in frames] == [3, 4, 5, 6] and frames[0]["state"] == "given"
+        assert done["frames"] == 4
+        archive = zipfile.ZipFile(io.BytesIO(server.send("GET", f"{session}/results.zip").read()))
+        assert "alpharefine-results/masks/00000003.png" in archive.namelist()
+        server.ask("POST", f"{session}/start", {"frame": 1})
+    for frame in (0, FRAMES + 1, -1, "2", 2.5, None, [1], 10**30):
+        server.ask("POST", f"{session}/start", {"frame": frame}, 400)
+    camera = "/api/sessions/" + server.ask("POST", "/api/cameras", encoded(0, ".jpg"), 201)["session"]
+    server.ask("POST", f"{camera}/start", {"frame": 2}, 400)
+
+
 def test_an_example_brings_its_target(server: Running) -> None:
     about = server.ask("GET", "/api/about")
     assert len(about["examples"]) == 4
@@ -418,6 +435,7 @@ def test_a_long_video_is_tracked_up_to_the_limit(start: Callable[..., Running], 
     session = "/api/sessions/" + described["session"]
     server.track(session, BOX)
     assert list(server.events(session, 1))[-1] == {"type": "done", "frames": 4, "results": True}
+    assert server.ask("POST", f"{session}/start", {"frame": 2})["length"] == 4
 
 
 def test_a_video_of_too_many_pixels(start: Callable[..., Running], video: bytes) -> None:

@@ -100,7 +100,11 @@ def test_a_video_from_upload_over_dragging_a_box_to_download(page: Browser, tmp_
     page.choose_files("#files", [video])
     phase(page, "draw")
     assert page.evaluate("document.querySelector('#go').disabled")
-    drag_box(page, box_from_mask(frames[0][1]))
+    page.evaluate("document.querySelector('#start-frame').focus()")
+    page.press("ArrowRight")
+    page.wait("!document.querySelector('#start-frame').disabled")
+    assert page.evaluate("document.querySelector('#start-number').textContent") == "2"
+    drag_box(page, box_from_mask(frames[1][1]))
     assert page.evaluate("document.querySelectorAll('#targets li').length") == 1
     page.click("#go")
     phase(page, "done")
@@ -117,7 +121,8 @@ def test_a_video_from_upload_over_dragging_a_box_to_download(page: Browser, tmp_
     with downloaded(page, tmp_path / "downloads") as archive:
         names = {Path(name).name for name in archive.namelist()}
         assert {"boxes.csv", "masks.jsonl", "overlay.mp4", "target_1.txt"} <= names
-        for index in range(1, LENGTH):
+        assert "alpharefine-results/masks/00000001.png" not in archive.namelist()
+        for index in range(2, LENGTH):
             data = archive.read(f"alpharefine-results/masks/{index + 1:08d}.png")
             mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
             truth = frames[index][1]

@@ -19,7 +19,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from tracker_ar.demo import examples
-from tracker_ar.demo.clips import CameraFrames, check_upload_size, decode_picture, open_files, receive_files
+from tracker_ar.demo.clips import (
+    CameraFrames,
+    check_upload_size,
+    decode_picture,
+    open_files,
+    receive_files,
+    starting_at,
+)
 from tracker_ar.demo.guard import Guard, is_loopback, own_names
 from tracker_ar.demo.job import preview_path
 from tracker_ar.demo.limits import Limits, Refused
@@ -30,7 +37,7 @@ from tracker_ar.video.overlay import COLOURS
 
 STATIC = Path(__file__).parent / "static"
 SWEEP_SECONDS = 10.0
-JSON_BYTES = 4000  # of a request to track
+JSON_BYTES = 4000  # of a request
 
 
 def make_app(
@@ -91,6 +98,7 @@ class Pages:
             Route("/api/uploads", self.upload, methods=["POST"]),
             Route("/api/cameras", self.open_camera, methods=["POST"]),
             Route(one, self.close, methods=["DELETE"]),
+            Route(f"{one}/start", self.start_at, methods=["POST"]),
             Route(f"{one}/track", self.track, methods=["POST"]),
             Route(f"{one}/pictures", self.add_picture, methods=["POST"]),
             Route(f"{one}/{{action:str}}", self.control, methods=["POST"]),
@@ -152,14 +160,19 @@ class Pages:
         data = await _body(request, self.limits.picture_bytes)
         return await run_in_threadpool(decode_picture, data, self.limits)
 
+    async def start_at(self, request: Request) -> Response:
+        """Choose the frame in which the targets are given; the body is {"frame": number}."""
+        session = self._session(request)
+        if session.active or session.clip is None:
+            raise Refused(409, "This video is being tracked, or not there yet.")
+        frame = (await _json(request)).get("frame")
+        session.hold(await run_in_threadpool(starting_at, session.clip, frame))
+        return JSONResponse({"length": session.clip.length})
+
     async def track(self, request: Request) -> Response:
         """Start; the body is {"boxes": [[x, y, w, h], ...]} in pixels of the video."""
         session = self._session(request)
-        try:
-            asked = json.loads(await _body(request, JSON_BYTES))
-        except (ValueError, RecursionError):
-            asked = None
-        boxes = asked.get("boxes") if isinstance(asked, dict) else None
+        boxes = (await _json(request)).get("boxes")
         return JSONResponse({"run": self.sessions.start(session, boxes)}, status_code=202)
 
     async def control(self, request: Request) -> Response:
@@ -258,6 +271,15 @@ async def _body(request: Request, most: int) -> bytes:
         if len(body) > most:
             raise Refused(413, f"That is more than the {most:,} bytes that are taken here.")
     return bytes(body)
+
+
+async def _json(request: Request) -> dict:
+    """The JSON object in the body, an empty one for anything else."""
+    try:
+        asked = json.loads(await _body(request, JSON_BYTES))
+    except (ValueError, RecursionError):
+        return {}
+    return asked if isinstance(asked, dict) else {}
 
 
 def _content_length(request: Request) -> int:

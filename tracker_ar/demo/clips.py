@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -32,9 +33,12 @@ TRANSPORT_STREAM = 188  # bytes from one sync byte, 0x47, to the next (ISO 13818
 class Clip:
     """Frames to track in, of checked size.
 
-    kind: 'video', 'images', 'camera' or 'example'. first: its first frame, (H, W, 3) uint8 RGB.
-    length: how many frames will come, None where that is not known. announced: the same without the limit.
-    open: gives the frames from the first one on, every time anew. boxes: targets proposed, x, y, w, h.
+    kind: 'video', 'images', 'camera' or 'example'.
+    start: number of the frame in which targets are given, counted from 1.
+    first: that frame, (H, W, 3) uint8 RGB.
+    length: how many frames will come from there on, None where that is not known.
+    announced: how many there are in all, None where that is not known.
+    open: gives the frames from that number on, every time anew. boxes: targets proposed, x, y, w, h.
     """
 
     kind: str
@@ -42,8 +46,17 @@ class Clip:
     length: int | None
     announced: int | None
     fps: float
-    open: Callable[[], Source]
+    open: Callable[[int], Source]
     boxes: tuple[tuple[float, ...], ...] = ()
+    start: int = 1
+
+
+def starting_at(clip: Clip, start: object) -> Clip:
+    """The clip, to be tracked from frame `start` on. Raises Refused where there is no such frame."""
+    if not isinstance(start, int) or not 1 <= start <= (clip.announced or 1):
+        raise Refused(400, "There is no such frame.")
+    first, length, _ = _first_frame(clip.open, start)
+    return replace(clip, first=first, length=length, start=start)
 
 
 async def receive_files(chunks: AsyncIterable[bytes], folder: Path, limits: Limits) -> list[Path]:
@@ -104,7 +117,7 @@ def open_files(files: Sequence[Path], limits: Limits) -> Clip:
     for number, file in enumerate(files, 1):
         ending = _image_ending(file, limits, f"Image {number}" if len(files) > 1 else "The file")
         file.rename(file.with_suffix(ending))
-    return _clip("images", lambda: open_source(str(files[0].parent), 1, limits.frames), limits, len(files))
+    return _clip("images", files[0].parent, limits, len(files))
 
 
 def _is_video(file: Path) -> bool:
@@ -126,18 +139,27 @@ def _open_video(file: Path, limits: Limits) -> Clip:
     except DataError as error:
         raise Refused(415, "The file cannot be opened as a video: it is damaged, or of a format that OpenCV "
                            "cannot read here. Convert it to MP4 (H.264) or WebM.") from error
-    return _clip("video", lambda: open_source(str(file), 1, limits.frames), limits, whole.length)
+    return _clip("video", file, limits, whole.length)
 
 
-def _clip(kind: str, open_frames: Callable[[], Source], limits: Limits, announced: int | None) -> Clip:
-    source = open_frames()
-    first = next(source.frames, None)
-    source.frames.close()
-    if first is None or first.image is None:
-        raise Refused(415, "The first frame cannot be decoded: the file is damaged or holds no picture.")
-    height, width = first.image.shape[:2]
+def _clip(kind: str, place: Path, limits: Limits, announced: int | None) -> Clip:
+    def open_frames(start: int) -> Source:
+        return open_source(str(place), start, start + limits.frames - 1)
+
+    first, length, fps = _first_frame(open_frames, 1)
+    height, width = first.shape[:2]
     _check_pixels(width, height, limits, "The first frame")
-    return Clip(kind, first.image, source.length, announced, source.fps, open_frames)
+    return Clip(kind, first, length, announced, fps, open_frames)
+
+
+def _first_frame(open_frames: Callable[[int], Source], start: int) -> tuple[np.ndarray, int | None, float]:
+    """Frame `start`, how many there are from it on, and the frames a second."""
+    source = open_frames(start)
+    with contextlib.closing(source.frames):
+        first = next(source.frames, None)
+    if first is None or first.image is None:
+        raise Refused(415, f"Frame {start} cannot be decoded: the file is damaged there or holds no picture.")
+    return first.image, source.length, source.fps
 
 
 def _image_ending(file: Path, limits: Limits, what: str) -> str:
@@ -181,7 +203,7 @@ class CameraFrames:
     def clip(self) -> Clip:
         """As a clip, which can be opened once."""
         return Clip("camera", self.first, None, None, CAMERA_FPS,
-                    lambda: Source("camera", CAMERA_FPS, None, self._frames()))
+                    lambda start: Source("camera", CAMERA_FPS, None, self._frames()))
 
     def _frames(self) -> Iterator[Frame | None]:
         """None where no frame has come for a moment, so that whoever waits can look up."""

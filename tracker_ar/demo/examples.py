@@ -45,11 +45,14 @@ def open_example(name: str) -> Clip:
     image, mask = render(scene, 0)
     box = tuple(float(value) for value in box_from_mask(mask))
 
-    def frames() -> Iterator[Frame]:
-        for index in range(LENGTH):
-            yield Frame(index + 1, "", render(scene, index)[0])
+    def frames(start: int) -> Iterator[Frame]:
+        for number in range(start, LENGTH + 1):
+            yield Frame(number, "", render(scene, number - 1)[0])
 
-    return Clip("example", image, LENGTH, LENGTH, FPS, lambda: Source(name, FPS, LENGTH, frames()), (box,))
+    def open_frames(start: int) -> Source:
+        return Source(name, FPS, LENGTH - start + 1, frames(start))
+
+    return Clip("example", image, LENGTH, LENGTH, FPS, open_frames, (box,))
 
 
 def _scene(name: str) -> Scene:

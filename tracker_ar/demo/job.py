@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Job:
-    """Follows targets through a clip from the first frame on.
+    """Follows targets through a clip from its start on.
 
     feed: JSON messages, see `_frame_message`; then {"type": "saving"}, and at the end {"type": "done"} with
     the number of frames, or {"type": "failed"} with the reason in words.
@@ -105,7 +105,7 @@ class Job:
         """Track and save; how many frames, and what went wrong."""
         results = problem = None
         try:
-            source = self._clip.open()
+            source = self._clip.open(self._clip.start)
             with contextlib.closing(source.frames):
                 first = next(source.frames)
                 trackers = self._build(len(self._boxes))

@@ -43,9 +43,9 @@ class Session:
         self.seen = time.monotonic()
 
     def hold(self, clip: Clip) -> None:
-        """Keep a clip and its first frame for the page."""
+        """Keep a clip, and its first frame for the page."""
         self.clip = clip
-        write_preview(self.folder, 1, clip.first)
+        write_preview(self.folder, clip.start, clip.first)
 
     @property
     def active(self) -> bool:

@@ -9,7 +9,7 @@ import { Player } from "./player.js";
 import { Stage } from "./stage.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { phase: "start", server: null, clip: null, run: 0, paused: false, problems: 0 };
+const state = { phase: "start", server: null, clip: null, start: 1, paused: false, results: false };
 let camera = null;
 let stopListening = () => {};
 let sending = null;
@@ -33,13 +33,13 @@ function enter(phase) {
 
 function render() {
   const { phase, paused, clip } = state;
-  const tracked = player.frames.length;
   const watching = ["tracking", "saving", "done"].includes(phase);
   document.body.dataset.phase = phase;
   show("start", phase === "start");
   show("work", phase !== "start");
   show("leave", phase !== "start");
   show("transport", watching);
+  show("seek", phase === "draw" && clip.announced > 1);
   show("views", watching);
   show("speed", watching);
   show("freeze", phase === "camera");
@@ -55,7 +55,7 @@ function render() {
   $("again").textContent = clip?.kind === "camera" ? "Track with the camera again" : "Choose other targets";
   hint(phase, paused, clip);
   renderTargets(phase);
-  if (watching) renderNumbers(phase, tracked);
+  if (watching) renderNumbers(phase);
 }
 
 function show(id, visible) {
@@ -119,14 +119,14 @@ function targetItem(index) {
   return item;
 }
 
-function renderNumbers(phase, tracked) {
+function renderNumbers(phase) {
   const running = phase === "tracking" && !state.paused;
   const playing = phase === "tracking" ? running : player.playing;
   $("play").dataset.shows = playing ? "pause" : "play";
   $("play").setAttribute("aria-label", playing ? "Pause" : phase === "tracking" ? "Go on" : "Play");
   $("play").disabled = phase === "saving";
   $("number").textContent = player.current;
-  $("total").textContent = ` / ${player.total > tracked ? player.total : tracked}`;
+  $("total").textContent = ` / ${player.total}`;
   const speed = player.speed();
   $("milliseconds").textContent = speed ? speed.toFixed(speed < 100 ? 1 : 0) : "–";
   $("fps").textContent = speed ? (1000 / speed).toFixed(1) : "–";
@@ -169,8 +169,8 @@ async function openFiles(list) {
     const clip = await upload(files, showProgress, sending.signal);
     openClip(clip, files[0].name.replace(/\.[^.]*$/, ""));
     if (clip.announced > clip.length) {
-      say(`The video has about ${clip.announced} frames; the first ${clip.length} will be tracked `
-          + "(alpharefine demo --max-frames allows more).");
+      say(`The video has about ${clip.announced} frames; ${clip.length} of them will be tracked, from the `
+          + "one that you start with (alpharefine demo --max-frames allows more).");
     }
   } finally {
     sending = null;
@@ -197,20 +197,46 @@ async function openExample(name) {
 function openClip(clip, name) {
   if (state.clip?.session) forget(state.clip.session);
   state.clip = { ...clip, name };
-  state.run = 0;
   $("download").download = `${name}-tracked.zip`;
   $("download").href = `/api/sessions/${clip.session}/results.zip`;
   stage.boxes = [];
   stage.selected = -1;
   stage.setSize(clip.width, clip.height);
-  player.reset(clip);
-  backToFirst();
+  player.reset(state.clip);
+  state.start = $("start-frame").value = 1;
+  $("start-frame").max = clip.announced ?? 1;
+  showStart(1);
+  backToStart();
   enter("draw");
   $("stage").focus({ preventScroll: true });
 }
 
-function backToFirst() {
-  player.load(1).then((image) => { if (state.phase === "draw") stage.show(image); }).catch(() => {});
+function backToStart() {
+  const start = state.start;
+  player.load(start).then((image) => {
+    if (state.phase === "draw" && state.start === start) stage.show(image);
+  }).catch(() => {});
+}
+
+function showStart(number) {
+  $("start-number").textContent = number;
+  $("start-total").textContent = ` / ${$("start-frame").max}`;
+}
+
+// Gives the targets in another frame than the first one.
+async function startAt(frame) {
+  $("start-frame").disabled = $("go").disabled = true;
+  try {
+    const { length } = await call("POST", `/api/sessions/${state.clip.session}/start`, { frame });
+    state.clip.length = length;
+    state.start = frame;
+    backToStart();
+  } finally {
+    $("start-frame").disabled = false;
+    $("start-frame").value = state.start;
+    showStart(state.start);
+    render();
+  }
 }
 
 // ---- the camera
@@ -261,12 +287,12 @@ async function startTracking() {
     $("download").href = `/api/sessions/${clip.session}/results.zip`;
     $("download").download = "camera-tracked.zip";
     player.reset(state.clip);
+    state.start = 1;
   }
   const { run } = await call("POST", `/api/sessions/${state.clip.session}/track`, { boxes });
-  state.run = run;
   state.paused = state.results = false;
-  state.problems = state.nextPicture = 0;
-  player.begin(run);
+  state.nextPicture = 0;
+  player.begin(run, state.start);
   enter("tracking");
   stopListening();
   stopListening = listen(state.clip.session, run, receive, lost);
@@ -295,7 +321,7 @@ function ended(message) {
     player.settle();
     enter("done");
   } else {
-    backToFirst();
+    backToStart();
     enter("draw");
   }
 }
@@ -326,7 +352,7 @@ function again() {
     return;
   }
   player.begin(0);
-  backToFirst();
+  backToStart();
   enter("draw");
 }
 
@@ -360,6 +386,8 @@ function connect() {
   $("thaw").addEventListener("click", () => attempt(openCamera));
   $("go").addEventListener("click", () => attempt(startTracking));
   $("play").addEventListener("click", () => attempt(playOrPause));
+  $("start-frame").addEventListener("input", () => showStart($("start-frame").value));
+  $("start-frame").addEventListener("change", () => attempt(startAt, $("start-frame").valueAsNumber));
   $("finish").addEventListener("click", () => attempt(finish));
   $("live").addEventListener("click", () => player.follow());
   $("again").addEventListener("click", again);

@@ -26,12 +26,12 @@ export class Player {
     this.begin(0);
   }
 
-  // A new run through the clip, without frames so far.
-  begin(run) {
+  // A new run through the clip from frame `first` on, without frames so far.
+  begin(run, first = 1) {
     this.stop();
     this.run = run;
     this.frames = [];
-    this.current = 1;
+    this.first = this.current = first;
     this.following = true;
     this.ended = this.drawing = false;
     this.refresh();
@@ -39,17 +39,24 @@ export class Player {
 
   add(frame) {
     this.frames.push(frame);
-    if (this.following) this.current = this.frames.length;
+    if (this.following) this.current = this.last;
     this.refresh();
   }
 
+  // The current frame as the server told it; undefined before there are any.
   get frame() {
-    return this.frames[Math.min(this.current, this.frames.length) - 1];
+    return this.frames[Math.min(this.current, this.last) - this.first];
   }
 
-  // How many frames there are or are expected.
+  // Number of the last frame that is there.
+  get last() {
+    return this.first + this.frames.length - 1;
+  }
+
+  // Number of the last frame that is there or expected.
   get total() {
-    return Math.max(this.ended ? 0 : this.clip?.length ?? 0, this.frames.length, 1);
+    const expected = this.ended ? 0 : this.first + (this.clip?.length ?? 0) - 1;
+    return Math.max(expected, this.last, this.first);
   }
 
   // Milliseconds a frame, the median of the last ones; undefined before there are any.
@@ -63,7 +70,7 @@ export class Player {
 
   go(number) {
     this.following = false;
-    this.current = Math.min(Math.max(number, 1), this.frames.length || 1);
+    this.current = Math.max(Math.min(number, this.last), this.first);
     this.refresh();
     this.changed();
   }
@@ -74,17 +81,19 @@ export class Player {
   }
 
   follow() {
-    this.current = this.frames.length;
+    this.current = this.last;
     this.following = true;
     this.refresh();
     this.changed();
   }
 
   refresh() {
+    this.scrub.min = this.first;
     this.scrub.max = this.total;
     this.scrub.value = this.current;
     this.scrub.setAttribute("aria-valuetext", `${this.current} of ${this.total}`);
-    drawScores(this.scores, this.frames, this.total, this.current, this.colours);
+    const places = [this.current - this.first, this.total - this.first];
+    drawScores(this.scores, this.frames, ...places, this.colours);
     this.draw();
   }
 
@@ -99,7 +108,7 @@ export class Player {
         const wanted = this.current;
         const picture = await this.load(wanted);
         if (run !== this.run) return;
-        this.stage.show(picture, this.frames[wanted - 1].targets);
+        this.stage.show(picture, this.frames[wanted - this.first].targets);
         shown = wanted;
       }
     } catch {
@@ -133,17 +142,17 @@ export class Player {
       this.changed();
       return;
     }
-    if (this.current >= this.frames.length) this.current = 1;
+    if (this.current >= this.last) this.current = this.first;
     this.following = false;
     this.playing = true;
     const started = performance.now(), from = this.current;
     const tick = (now) => {
       if (!this.playing) return;
       const number = from + Math.floor(Math.max(now - started, 0) / 1000 * this.clip.fps);
-      this.current = Math.min(number, this.frames.length);
-      const last = Math.min(this.current + AHEAD, this.frames.length);
-      for (let next = this.current + 1; next <= last; next++) this.load(next).catch(() => {});
-      if (number >= this.frames.length) this.playing = false;
+      this.current = Math.min(number, this.last);
+      const soon = Math.min(this.current + AHEAD, this.last);
+      for (let next = this.current + 1; next <= soon; next++) this.load(next).catch(() => {});
+      if (number >= this.last) this.playing = false;
       this.refresh();
       this.changed();
       if (this.playing) requestAnimationFrame(tick);
