@@ -48,7 +48,8 @@ def make_app(
 ) -> Starlette:
     """The application. build: makes so many trackers. about: one line on what tracks, for the page.
 
-    host: the name or address that the server listens on. `app.state.pages.close()` before shutting down.
+    host: the name or address that the server listens on. Shutting down waits for open streams, which
+    `app.state.pages.stop()` lets end.
     """
     pages = Pages(build, about, limits or Limits(), is_loopback(host))
 

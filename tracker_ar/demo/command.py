@@ -14,6 +14,10 @@ from tracker_ar.errors import InputError
 
 DEFAULT_PORT = 8020
 NEEDED = ("starlette", "uvicorn")
+# Read by OpenCV when it is imported: damaged uploads are reported on the page and not in the terminal as
+# well, and no video can make FFmpeg open a connection.
+OPENCV_SETTINGS = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8",
+                   "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # before OpenCV is imported
+    for name, value in OPENCV_SETTINGS.items():
+        os.environ.setdefault(name, value)
     from tracker_ar.checkpoints import installed_profile
     from tracker_ar.demo.guard import is_loopback
     from tracker_ar.demo.limits import Limits
