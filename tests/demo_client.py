@@ -6,16 +6,20 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
-from video_fixtures import MovingBox, picture
+import pytest
+from video_fixtures import MovingBox, picture, write_video
 
 from tracker_ar.demo.limits import Limits
 from tracker_ar.demo.server import make_server
 
 SECONDS = 20
+FRAMES = 6
 
 
 def framed(*files: bytes) -> bytes:
@@ -26,6 +30,19 @@ def framed(*files: bytes) -> bytes:
 def encoded(frame: int, ending: str = ".png") -> bytes:
     """Frame `frame` of the small video as an image file."""
     return cv2.imencode(ending, cv2.cvtColor(picture(frame), cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def sessions_in(temporary: Path) -> list[str]:
+    """The folders of all sessions."""
+    return [path.name for folder in temporary.iterdir() for path in folder.iterdir()]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for it to be true; fails after SECONDS."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class Running:
@@ -88,3 +105,37 @@ class Running:
         while line := answer.readline():
             if line.startswith(b"data: "):
                 yield json.loads(line[6:])
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the server keeps its files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def start(temporary: Path) -> Iterator[Callable[..., Running]]:
+    """Starts servers that are stopped with the test; nothing of theirs may stay."""
+    running: list[Running] = []
+
+    def start_one(*arguments: object, **limits: object) -> Running:
+        running.append(Running(*arguments, **limits))
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.stop()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def server(start: Callable[..., Running]) -> Running:
+    return start()
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> bytes:
+    return write_video(tmp_path / "clip.avi", FRAMES).read_bytes()

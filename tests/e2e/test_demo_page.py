@@ -145,6 +145,10 @@ def reddish(page: Browser, view: str) -> int:
 
 def test_an_example_in_one_click_paused_and_finished_early(page: Browser) -> None:
     page.click("#examples button")
+    phase(page, "tracking")
+    page.click("#leave")  # and another one, while the first is still being tracked
+    page.click("#examples li:last-child button")
+    phase(page, "tracking")
     page.wait("Number(document.querySelector('#number').textContent) > 2", PATIENCE)
     page.press(" ")
     page.wait("document.querySelector('#hint').textContent.startsWith('Paused')")

@@ -68,7 +68,7 @@ export function listen(session, run, onMessage, onLost) {
   return () => source.close();
 }
 
-// Also works while the page is being closed.
-export function forget(session) {
-  fetch(`/api/sessions/${session}`, { method: "DELETE", keepalive: true }).catch(() => {});
+// Ends when the server has let go of it. Also works while the page is being closed.
+export async function forget(session) {
+  await fetch(`/api/sessions/${session}`, { method: "DELETE", keepalive: true }).catch(() => {});
 }

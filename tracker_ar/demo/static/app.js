@@ -5,14 +5,17 @@
 
 import { call, forget, listen, upload } from "./api.js";
 import { Camera } from "./camera.js";
+import { $, element, megabytes, renderPage, show } from "./panel.js";
 import { Player } from "./player.js";
 import { Stage } from "./stage.js";
 
-const $ = (id) => document.getElementById(id);
-const state = { phase: "start", server: null, clip: null, start: 1, paused: false, results: false };
+const state = {
+  phase: "start", server: null, clip: null, start: 1, paused: false, results: false, busy: false,
+};
 let camera = null;
 let stopListening = () => {};
 let sending = null;
+let forgetting = Promise.resolve();
 const KEEP_ALIVE = 5 * 60 * 1000; // milliseconds; the server forgets what nobody asks for in half an hour
 
 const stage = new Stage($("stage"), {
@@ -22,8 +25,6 @@ const stage = new Stage($("stage"), {
 });
 const player = new Player(stage, { scrub: $("scrub"), scores: $("scores"), changed: () => render() });
 
-// ---- what is shown in which phase
-
 function enter(phase) {
   state.phase = phase;
   stage.editable = phase === "draw";
@@ -32,107 +33,7 @@ function enter(phase) {
 }
 
 function render() {
-  const { phase, paused, clip } = state;
-  const watching = ["tracking", "saving", "done"].includes(phase);
-  document.body.dataset.phase = phase;
-  show("start", phase === "start");
-  show("work", phase !== "start");
-  show("leave", phase !== "start");
-  show("transport", watching);
-  show("seek", phase === "draw" && clip.announced > 1);
-  show("views", watching);
-  show("speed", watching);
-  show("freeze", phase === "camera");
-  show("go", phase === "draw");
-  show("thaw", phase === "draw" && clip?.kind === "camera");
-  show("finish", phase === "tracking");
-  show("download", phase === "done" && state.results);
-  show("again", phase === "done");
-  show("contents", phase === "done" && state.results);
-  show("live", phase === "tracking" && !player.following);
-  $("go").disabled = !stage.boxes.length;
-  $("go").textContent = stage.boxes.length > 1 ? `Track ${stage.boxes.length} targets` : "Start tracking";
-  $("again").textContent = clip?.kind === "camera" ? "Track with the camera again" : "Choose other targets";
-  hint(phase, paused, clip);
-  renderTargets(phase);
-  if (watching) renderNumbers(phase);
-}
-
-function show(id, visible) {
-  $(id).hidden = !visible;
-}
-
-function hint(phase, paused, clip) {
-  const live = clip?.kind === "camera";
-  const words = {
-    start: "",
-    camera: "Freeze the picture, or drag a box right away, when your target is well in view.",
-    draw: stage.boxes.length
-      ? "Adjust the box, draw more of them, or start." + (live ? " Keep the target about where it is." : "")
-      : "Drag a box around what you want to follow. Several boxes follow several targets.",
-    tracking: paused ? "Paused. Look back with the slider, or go on." : live
-      ? "Following the camera. Look back with the slider at any time."
-      : "Following. Look back with the slider at any time.",
-    saving: "Putting the result together …",
-    done: state.results ? "Done. Play it, look at single frames, compare box and mask." : "Ended.",
-  };
-  if ($("hint").textContent !== words[phase]) $("hint").textContent = words[phase];
-}
-
-function renderTargets(phase) {
-  const drawing = phase === "draw";
-  const frame = player.frame;
-  const targets = drawing ? stage.boxes : frame ? frame.targets : [];
-  const list = $("targets");
-  while (list.children.length > targets.length) list.lastElementChild.remove();
-  while (list.children.length < targets.length) list.append(targetItem(list.children.length));
-  targets.forEach((target, index) => {
-    const item = list.children[index];
-    const score = drawing ? "" : target.score.toFixed(2);
-    item.querySelector(".score").textContent = score;
-    const meter = item.querySelector(".meter");
-    meter.hidden = drawing;
-    meter.setAttribute("aria-valuenow", score);
-    meter.style.setProperty("--share", drawing ? 0 : target.score);
-    item.querySelector("button").hidden = !drawing;
-    item.classList.toggle("selected", drawing && index === stage.selected);
-  });
-  $("targets-title").textContent = targets.length > 1 ? `Targets (${targets.length})` : "Target";
-}
-
-function targetItem(index) {
-  const item = document.createElement("li");
-  const swatch = element("span", "swatch", `${index + 1}`);
-  swatch.style.setProperty("--colour", `rgb(${stage.colour(index)})`);
-  const meter = element("span", "meter", "");
-  meter.setAttribute("role", "meter");
-  meter.setAttribute("aria-valuemin", 0);
-  meter.setAttribute("aria-valuemax", 1);
-  meter.setAttribute("aria-label", `Score of target ${index + 1}`);
-  meter.style.setProperty("--colour", `rgb(${stage.colour(index)})`);
-  const remove = element("button", "quiet", "Remove");
-  remove.type = "button";
-  remove.setAttribute("aria-label", `Remove target ${index + 1}`);
-  remove.addEventListener("click", () => stage.remove(index));
-  const name = element("span", "name", `Target ${index + 1}`);
-  item.append(swatch, name, meter, element("span", "score", ""), remove);
-  return item;
-}
-
-function renderNumbers(phase) {
-  const running = phase === "tracking" && !state.paused;
-  const playing = phase === "tracking" ? running : player.playing;
-  $("play").dataset.shows = playing ? "pause" : "play";
-  $("play").setAttribute("aria-label", playing ? "Pause" : phase === "tracking" ? "Go on" : "Play");
-  $("play").disabled = phase === "saving";
-  $("number").textContent = player.current;
-  $("total").textContent = ` / ${player.total}`;
-  const speed = player.speed();
-  $("milliseconds").textContent = speed ? speed.toFixed(speed < 100 ? 1 : 0) : "–";
-  $("fps").textContent = speed ? (1000 / speed).toFixed(1) : "–";
-  const frame = player.frame;
-  $("badge").hidden = frame?.state !== "repeated";
-  $("badge").textContent = `Not usable: the result before it stands. ${frame?.problem ?? ""}`;
+  renderPage(state, stage, player);
 }
 
 function say(text) {
@@ -150,11 +51,19 @@ async function attempt(action, ...given) {
   }
 }
 
+// The same for what takes a while: a second click meanwhile does nothing.
+async function attemptOnce(action, ...given) {
+  if (state.busy) return;
+  state.busy = true;
+  await attempt(action, ...given);
+  state.busy = false;
+}
+
 // ---- choosing
 
 async function openFiles(list) {
   const files = [...list].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-  if (!files.length || sending) return;
+  if (!files.length) return;
   const { bytes, frames } = state.server.limits;
   const size = files.reduce((sum, file) => sum + file.size, 0);
   if (size > bytes) {
@@ -194,8 +103,12 @@ async function openExample(name) {
   await startTracking();
 }
 
+function forgetClip() {
+  if (state.clip?.session) forgetting = forget(state.clip.session);
+}
+
 function openClip(clip, name) {
-  if (state.clip?.session) forget(state.clip.session);
+  forgetClip();
   state.clip = { ...clip, name };
   $("download").download = `${name}-tracked.zip`;
   $("download").href = `/api/sessions/${clip.session}/results.zip`;
@@ -244,6 +157,7 @@ async function startAt(frame) {
 async function openCamera() {
   camera?.close();
   camera = await Camera.open();
+  forgetClip();
   state.clip = { kind: "camera", name: "camera", session: null };
   state.results = false;
   stage.boxes = [];
@@ -283,12 +197,14 @@ async function startTracking() {
   const boxes = stage.boxes.map((box) => box.map((value) => Math.round(100 * value) / 100));
   if (state.clip.kind === "camera") {
     const clip = await call("POST", "/api/cameras", state.still);
+    forgetClip();
     state.clip = { ...state.clip, ...clip };
     $("download").href = `/api/sessions/${clip.session}/results.zip`;
     $("download").download = "camera-tracked.zip";
     player.reset(state.clip);
     state.start = 1;
   }
+  await forgetting; // one video is tracked at a time
   const { run } = await call("POST", `/api/sessions/${state.clip.session}/track`, { boxes });
   state.paused = state.results = false;
   state.nextPicture = 0;
@@ -301,7 +217,7 @@ async function startTracking() {
 function receive(message) {
   if (message.type === "frame") {
     player.add(message);
-    if (camera) attempt(sendPicture);
+    if (camera) sendPicture().catch((error) => { if (state.phase === "tracking") say(error.message); });
   } else if (message.type === "saving") {
     enter("saving");
   } else {
@@ -348,7 +264,7 @@ async function finish() {
 
 function again() {
   if (state.clip.kind === "camera") {
-    attempt(openCamera);
+    attemptOnce(openCamera);
     return;
   }
   player.begin(0);
@@ -361,7 +277,7 @@ function leave() {
   player.stop();
   camera?.close();
   camera = null;
-  if (state.clip?.session) forget(state.clip.session);
+  forgetClip();
   state.clip = null;
   say("");
   enter("start");
@@ -372,22 +288,22 @@ function leave() {
 function connect() {
   const drop = $("drop");
   $("choose").addEventListener("click", () => $("files").click());
-  $("files").addEventListener("change", () => attempt(openFiles, $("files").files));
+  $("files").addEventListener("change", () => attemptOnce(openFiles, $("files").files));
   $("progress-cancel").addEventListener("click", () => sending?.abort());
   for (const name of ["dragover", "dragleave", "drop"]) {
     window.addEventListener(name, (event) => {
       event.preventDefault();
       drop.classList.toggle("over", name === "dragover" && state.phase === "start");
-      if (name === "drop" && state.phase === "start") attempt(openFiles, event.dataTransfer.files);
+      if (name === "drop" && state.phase === "start") attemptOnce(openFiles, event.dataTransfer.files);
     });
   }
-  $("camera").addEventListener("click", () => attempt(openCamera));
+  $("camera").addEventListener("click", () => attemptOnce(openCamera));
   $("freeze").addEventListener("click", () => attempt(freeze));
-  $("thaw").addEventListener("click", () => attempt(openCamera));
-  $("go").addEventListener("click", () => attempt(startTracking));
+  $("thaw").addEventListener("click", () => attemptOnce(openCamera));
+  $("go").addEventListener("click", () => attemptOnce(startTracking));
   $("play").addEventListener("click", () => attempt(playOrPause));
   $("start-frame").addEventListener("input", () => showStart($("start-frame").value));
-  $("start-frame").addEventListener("change", () => attempt(startAt, $("start-frame").valueAsNumber));
+  $("start-frame").addEventListener("change", () => attemptOnce(startAt, $("start-frame").valueAsNumber));
   $("finish").addEventListener("click", () => attempt(finish));
   $("live").addEventListener("click", () => player.follow());
   $("again").addEventListener("click", again);
@@ -397,7 +313,7 @@ function connect() {
     input.addEventListener("change", () => setView(input.value));
   }
   window.addEventListener("keydown", shortcut);
-  window.addEventListener("pagehide", () => { if (state.clip?.session) forget(state.clip.session); });
+  window.addEventListener("pagehide", forgetClip);
   setInterval(keepAlive, KEEP_ALIVE);
   window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
 }
@@ -426,17 +342,6 @@ function shortcut(event) {
   event.preventDefault();
 }
 
-function megabytes(bytes) {
-  return `${Math.round(bytes / 2 ** 20)} MB`;
-}
-
-function element(kind, name, text) {
-  const made = document.createElement(kind);
-  made.className = name;
-  made.textContent = text;
-  return made;
-}
-
 function exampleCard({ name, title, note }) {
   const item = document.createElement("li");
   const button = document.createElement("button");
@@ -447,7 +352,7 @@ function exampleCard({ name, title, note }) {
   image.width = 320;
   image.height = 240;
   button.append(image, element("strong", "", title), element("span", "", note));
-  button.addEventListener("click", () => attempt(openExample, name));
+  button.addEventListener("click", () => attemptOnce(openExample, name));
   item.append(button);
   return item;
 }
