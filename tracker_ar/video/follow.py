@@ -44,14 +44,17 @@ def build_trackers(
     count: int, profile: str, device: str = "auto", checkpoint: str | PathLike[str] | None = None
 ) -> list[AlphaRefineTracker]:
     """`count` trackers that share one set of networks; arguments and errors as of `build_tracker`."""
-    first = build_tracker(profile, device, checkpoint)
+    return copies_of(build_tracker(profile, device, checkpoint), count)
+
+
+def copies_of(fresh: AlphaRefineTracker, count: int) -> list[AlphaRefineTracker]:
+    """`count` trackers with the networks of one that was never initialised, which itself stays so."""
     # What a tracker learns it keeps beside its networks and settings, so shallow copies of a fresh one share
     # nothing that changes.
-    others = [
-        AlphaRefineTracker(copy.copy(first.base), copy.copy(first.refiner), first.profile)
-        for _ in range(count - 1)
+    return [
+        AlphaRefineTracker(copy.copy(fresh.base), copy.copy(fresh.refiner), fresh.profile)
+        for _ in range(count)
     ]
-    return [first, *others]
 
 
 def follow(
