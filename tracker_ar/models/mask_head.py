@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.ops.doubling import convolve_doubled, double
+from tracker_ar.ops.resizing import convolve_doubled, convolve_enlarged, double
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:
@@ -43,8 +43,15 @@ class TargetScoreEncoder(nn.Module):
     def forward(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the encoding and the compressed features, both (N, channels, h, w)."""
         reduced = self.reduce(features)
-        scores = _resize(scores, features.shape[-2:])
-        return self.transform(torch.cat((reduced, scores), dim=1)), reduced
+        return self.transform[1:](self._mix(reduced, scores)), reduced
+
+    def _mix(self, reduced: Tensor, scores: Tensor) -> Tensor:
+        """The first convolution of `transform`, of compressed features beside the scores at their resolution."""
+        mix, size = self.transform[0], reduced.shape[-2:]
+        if size[0] <= scores.shape[-2]:
+            return mix(torch.cat((reduced, _resize(scores, size)), dim=1))
+        of_reduced, of_scores = mix.weight.split((reduced.shape[1], scores.shape[1]), dim=1)
+        return F.conv2d(reduced, of_reduced, mix.bias, padding=1) + convolve_enlarged(scores, of_scores, size)
 
 
 class ResidualRefinement(nn.Module):
