@@ -80,13 +80,15 @@ def build_tracker(
     device: str = "auto",
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
+    fast: bool = True,
 ) -> AlphaRefineTracker:
     """A tracker with its weights loaded.
 
     profile: 'vot2020', the challenge entry with the authors' checkpoints, or 'lite', with ours. device: 'auto' (the
     GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
     profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
-    Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
+    fast: False runs the networks as they are trained, layer by layer, to compare with; the results are the same up to
+    rounding. Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.base.super_dimp import SuperDiMPTracker
     from tracker_ar.checkpoints import find_checkpoints, load_into
@@ -103,8 +105,8 @@ def build_tracker(
     refiner_network = build_mask_refiner(settings.refiner.network)
     load_into(refiner_network, refiner_path)
     return AlphaRefineTracker(
-        SuperDiMPTracker(base_network, settings.base, where, seed),
-        Refiner(refiner_network, settings.refiner, where),
+        SuperDiMPTracker(base_network, settings.base, where, seed, fast),
+        Refiner(refiner_network, settings.refiner, where, fast),
         settings,
     )
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ar.models.convolution import convolve
 from tracker_ar.ops.resizing import convolve_doubled, convolve_enlarged, double
 
 
@@ -43,7 +44,7 @@ class TargetScoreEncoder(nn.Module):
     def forward(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the encoding and the compressed features, both (N, channels, h, w)."""
         reduced = self.reduce(features)
-        return self.transform[1:](self._mix(reduced, scores)), reduced
+        return self.transform[2:](F.relu(self._mix(reduced, scores))), reduced
 
     def _mix(self, reduced: Tensor, scores: Tensor) -> Tensor:
         """The first convolution of `transform`, of compressed features beside the scores at their resolution."""
@@ -66,7 +67,7 @@ class ResidualRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> the same shape."""
         base = self.conv1x1(x)
-        return F.relu(base + self.bblock(base))
+        return convolve(self.bblock[-1], None, self.bblock[:-1](base), base)
 
 
 class ChannelMerge(nn.Module):
