@@ -84,13 +84,15 @@ def build_tracker(
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
     base: BaseTracker | None = None,
+    fast: bool = True,
 ) -> AlphaRefineTracker:
     """A tracker with its weights loaded.
 
     profile: 'vot2020', the challenge entry with the authors' checkpoints, or 'lite', with ours. device: 'auto' (the
     GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
     profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
-    base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`).
+    base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`). fast: False runs the networks as they
+    are trained, layer by layer, to compare with; the results are the same up to rounding.
     Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.base.super_dimp import SuperDiMPTracker
@@ -99,17 +101,20 @@ def build_tracker(
 
     settings = _profile(profile)
     if base is not None:
-        return AlphaRefineTracker(base, build_refiner(profile, device, checkpoint), settings)
+        return AlphaRefineTracker(base, build_refiner(profile, device, checkpoint, fast), settings)
     where = _device(device)
     base_path, refiner_path = find_checkpoints(profile, checkpoint)
     network = build_super_dimp(settings.base.network)
     load_into(network, base_path)
-    base = SuperDiMPTracker(network, settings.base, where, seed)
-    return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, where), settings)
+    base = SuperDiMPTracker(network, settings.base, where, seed, fast)
+    return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, where, fast), settings)
 
 
 def build_refiner(
-    profile: str = "vot2020", device: str = "auto", checkpoint: str | PathLike[str] | None = None
+    profile: str = "vot2020",
+    device: str = "auto",
+    checkpoint: str | PathLike[str] | None = None,
+    fast: bool = True,
 ) -> Refiner:
     """The refiner of a profile, with its weights loaded, to stand behind a tracker of one's own.
 
@@ -118,16 +123,16 @@ def build_refiner(
     from tracker_ar.checkpoints import find_refiner_checkpoint
 
     settings = _profile(profile)
-    return _load_refiner(settings, find_refiner_checkpoint(profile, checkpoint), _device(device))
+    return _load_refiner(settings, find_refiner_checkpoint(profile, checkpoint), _device(device), fast)
 
 
-def _load_refiner(settings: Profile, path: Path, device: torch.device) -> Refiner:
+def _load_refiner(settings: Profile, path: Path, device: torch.device, fast: bool) -> Refiner:
     from tracker_ar.checkpoints import load_into
     from tracker_ar.models.mask_refiner import build_mask_refiner
 
     network = build_mask_refiner(settings.refiner.network)
     load_into(network, path)
-    return Refiner(network, settings.refiner, device)
+    return Refiner(network, settings.refiner, device, fast)
 
 
 def _profile(name: str) -> Profile:

@@ -34,10 +34,12 @@ class Refinement:
 
 
 class Refiner:
-    """Mask refiner for one target."""
+    """Mask refiner for one target. fast: see `prepare_for_inference`."""
 
-    def __init__(self, network: MaskRefiner, settings: RefinerSettings, device: torch.device) -> None:
-        self._network = prepare_for_inference(network, device)
+    def __init__(
+        self, network: MaskRefiner, settings: RefinerSettings, device: torch.device, fast: bool = True
+    ) -> None:
+        self._network = prepare_for_inference(network, device, fast)
         self._settings = settings
         self._device = device
         self._target: Target | None = None
