@@ -37,7 +37,7 @@ def test_outputs_are_the_same(name: str) -> None:
         network = with_lived_statistics(build_mask_refiner(MASK_REFINER_LITE))
 
         def outputs() -> list[torch.Tensor]:
-            return [network.search(network.reference_kernel(images, box), images.flip(3))]
+            return [network.segment(network.learn(images, box), images.flip(3)).logits]
 
     with torch.no_grad():
         before = outputs()

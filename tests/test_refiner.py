@@ -54,16 +54,16 @@ def test_the_initial_mask_weighs_the_reference(refiner: Refiner) -> None:
     mask[30:54, 40:56] = 1  # the left half of the box ...
     mask[30, 71] = 1  # ... and one pixel that keeps the box as it is
     refiner.initialize(image(), box)
-    of_box = refiner._kernel
+    of_box = refiner._target.kernel
     refiner.initialize(image(), mask)
-    of_mask = refiner._kernel
+    of_mask = refiner._target.kernel
     width = of_box.shape[-1]
     inside = (..., slice(1, -1), slice(1, width // 2 - 1))  # cells at the border are covered in part
     torch.testing.assert_close(of_mask[inside], of_box[inside], rtol=0.05, atol=1e-4)
     assert of_mask[..., 2:, width // 2 + 1 :].abs().max() < 0.05 * of_box.abs().max()
     refiner._settings = replace(refiner._settings, use_initial_mask=False)
     refiner.initialize(image(), mask)
-    torch.testing.assert_close(refiner._kernel, of_box)
+    torch.testing.assert_close(refiner._target.kernel, of_box)
 
 
 def test_small_parts_are_dropped() -> None:

@@ -11,7 +11,7 @@ import pytest
 from training_data import make_folder
 
 from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.photometry import degrade, tone_table
+from tracker_ar.data.photometry import degrade, draw_degradation, tone_table
 from tracker_ar.data.samples import base_sequence, refiner_pair
 from tracker_ar.data.scene import Layer, Scene, warp, window_matrix
 from tracker_ar.data.synthetic import SceneSampler, SceneSettings
@@ -180,9 +180,9 @@ def test_samples_depend_on_the_seed_alone(library: ImageLibrary) -> None:
 
 
 def test_photometry_keeps_type_and_shape() -> None:
-    pixels = np.full((40, 48, 3), 100, np.uint8)
+    pixels = np.full((48, 48, 3), 100, np.uint8)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        changed = degrade(pixels, rng)
+        changed = degrade(pixels, draw_degradation(48, rng))
         assert changed.shape == pixels.shape and changed.dtype == np.uint8
     np.testing.assert_array_equal(tone_table(np.random.default_rng(0), 0.0)[0, :, 0], np.arange(256))

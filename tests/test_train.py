@@ -16,6 +16,8 @@ import tracker_ar.train.base as base_module
 import tracker_ar.train.refiner as refiner_module
 from tracker_ar.checkpoints import load_into
 from tracker_ar.data.library import ImageLibrary
+from tracker_ar.data.sources import SyntheticSource
+from tracker_ar.data.synthetic import SceneSampler
 from tracker_ar.errors import DataError
 from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, build_mask_refiner
 from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, build_super_dimp
@@ -46,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def libraries(folder: Path) -> tuple[ImageLibrary, ImageLibrary]:
-    return ImageLibrary(folder), ImageLibrary(folder, "validation")
+def sources(folder: Path) -> tuple[SyntheticSource, SyntheticSource]:
+    return tuple(SyntheticSource(SceneSampler(ImageLibrary(folder, split))) for split in ("train", "validation"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,20 +105,20 @@ def test_proposals_carry_their_densities() -> None:
     assert perfect < worse < flat
 
 
-def make_task(kind: str, libraries: tuple[ImageLibrary, ImageLibrary]) -> Task:
+def make_task(kind: str, sources: tuple[SyntheticSource, SyntheticSource]) -> Task:
     if kind == "refiner":
-        return RefinerTask(REFINER, *libraries)
-    return BaseTask(BASE, *libraries)
+        return RefinerTask(REFINER, *sources)
+    return BaseTask(BASE, *sources)
 
 
 @pytest.mark.parametrize("kind", ["refiner", "base"])
-def test_resume_repeats_the_next_losses_exactly(kind: str, libraries, tmp_path: Path) -> None:
-    first = Trainer(make_task(kind, libraries), tmp_path, Budget(steps=5))
+def test_resume_repeats_the_next_losses_exactly(kind: str, sources, tmp_path: Path) -> None:
+    first = Trainer(make_task(kind, sources), tmp_path, Budget(steps=5))
     for _ in range(2):
         first.train_step()
     first.save()
     expected = [first.train_step() for _ in range(2)]
-    second = Trainer(make_task(kind, libraries), tmp_path, Budget(steps=5))
+    second = Trainer(make_task(kind, sources), tmp_path, Budget(steps=5))
     assert second.step == 2
     assert [second.train_step() for _ in range(2)] == expected
     for one, other in zip(first.average.state_dict().values(), second.average.state_dict().values()):
@@ -124,36 +126,36 @@ def test_resume_repeats_the_next_losses_exactly(kind: str, libraries, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["refiner", "base"])
-def test_a_repeated_batch_is_learned(kind: str, libraries, tmp_path: Path, monkeypatch) -> None:
-    task = make_task(kind, libraries)
-    learn = task.loss
-    monkeypatch.setattr(task, "loss", lambda step, progress: learn(0, progress))
+def test_a_repeated_batch_is_learned(kind: str, sources, tmp_path: Path, monkeypatch) -> None:
+    task = make_task(kind, sources)
+    make = task.batch
+    monkeypatch.setattr(task, "batch", lambda step, progress: make(0, progress))
     trainer = Trainer(task, tmp_path, Budget(steps=1000))
     losses = [trainer.train_step()["loss"] for _ in range(16)]
     assert sum(losses[-3:]) / 3 < 0.85 * losses[0]
 
 
-def test_checkpoints_that_do_not_fit_are_refused(libraries, tmp_path: Path) -> None:
-    trainer = Trainer(make_task("refiner", libraries), tmp_path, Budget(steps=5))
+def test_checkpoints_that_do_not_fit_are_refused(sources, tmp_path: Path) -> None:
+    trainer = Trainer(make_task("refiner", sources), tmp_path, Budget(steps=5))
     trainer.save()
     with pytest.raises(DataError, match="lite-base"):
-        Trainer(make_task("base", libraries), tmp_path, Budget(steps=5))
+        Trainer(make_task("base", sources), tmp_path, Budget(steps=5))
     trainer.checkpoint_path.write_bytes(b"PK broken")
     with pytest.raises(DataError, match="cannot go on"):
-        Trainer(make_task("refiner", libraries), tmp_path, Budget(steps=5))
+        Trainer(make_task("refiner", sources), tmp_path, Budget(steps=5))
 
 
-def test_base_starts_from_the_refiners_backbone(libraries, tmp_path: Path) -> None:
-    refiner = make_task("refiner", libraries)
+def test_base_starts_from_the_refiners_backbone(sources, tmp_path: Path) -> None:
+    refiner = make_task("refiner", sources)
     Trainer(refiner, tmp_path, Budget(steps=5)).save()
     weights = tmp_path / "lite_mask_refiner.safetensors"
-    task = BaseTask(BASE, *libraries, backbone=weights)
+    task = BaseTask(BASE, *sources, backbone=weights)
     ours = task.network.feature_extractor.state_dict()["layer3.0.conv1.weight"]
     theirs = refiner.network.feature_extractor.state_dict()["layer3.0.conv1.weight"]
     torch.testing.assert_close(ours, theirs.half().float(), atol=0, rtol=0)
     weights.write_bytes(b"broken")
     with pytest.raises(DataError, match="not readable"):
-        BaseTask(BASE, *libraries, backbone=weights)
+        BaseTask(BASE, *sources, backbone=weights)
 
 
 def test_budget_counts_steps_or_minutes() -> None:

@@ -57,7 +57,7 @@ class MovingBox:
     def __init__(self, first_score: float = 0.9) -> None:
         self.score = first_score
         self.refiner = SimpleNamespace(
-            refine=lambda image, box: SimpleNamespace(mask=self.mask(image, box), probabilities=None))
+            refine=lambda image, box, learn: SimpleNamespace(mask=self.mask(image, box), probabilities=None))
 
     def initialize(self, image: np.ndarray, region: Sequence[float] | np.ndarray) -> None:
         self.box = region_box(region, image.shape[:2])

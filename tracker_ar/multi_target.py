@@ -97,7 +97,7 @@ def start_target(tracker: SingleTargetTracker, image: np.ndarray, region: Region
     if refiner is None:
         return Prediction(box, mask_from_box(box, size), 1.0)
     inside = clip_box(box, size, tracker.profile.minimum_side)
-    refined = refiner.refine(image, inside)
+    refined = refiner.refine(image, inside, learn=False)
     if not refined.mask.any():
         return Prediction(box, mask_from_box(inside, size), 1.0)
     return Prediction(box, refined.mask, 1.0, refined.probabilities)

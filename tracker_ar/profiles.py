@@ -90,6 +90,9 @@ class RefinerSettings:
     threshold: float = 0.65  # mask probability above which a pixel is target
     use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
     minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
+    learning_rate: float = 0.0  # weight of a learned frame in the target model; 0: only the first frame counts
+    learning_interval: int = 1  # frames
+    learning_score: float = 0.9  # mean probability of the mask from which a frame is learned
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Profile:
     base: BaseSettings
     refiner: RefinerSettings
     minimum_side: float = 10.0  # pixels; boxes are clipped to the image with at least this width and height
+    confident_score: float = 0.5  # of the base tracker, from which the refiner's target model may learn
 
 
 VOT2020 = Profile("vot2020", BaseSettings(), RefinerSettings())

@@ -61,7 +61,8 @@ class AlphaRefineTracker:
         found = self.base.track(image)
         box = clip_box(found.box, self._image_size, self.profile.minimum_side)
         self.base.correct(box)
-        refined = self.refiner.refine(image, box)
+        confident = found.score is None or found.score >= self.profile.confident_score
+        refined = self.refiner.refine(image, box, learn=confident)
         score = refined.score if found.score is None else found.score
         return Prediction(box, refined.mask, score, refined.probabilities)
 

@@ -6,7 +6,7 @@ import numpy as np
 import trax
 
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import box_from_mask, checked_box, pad_mask
+from tracker_ar.geometry import box_from_mask, checked_box, pad_mask, place_mask
 from tracker_ar.prediction import Prediction
 
 
@@ -18,11 +18,7 @@ def decode_region(region: trax.Region, image_size: tuple[int, int]) -> np.ndarra
     corners. Raises InputError for any other kind and for regions without area.
     """
     if region.type == trax.Region.MASK:
-        # A TraX mask may start anywhere, also left of or above the image.
-        (left, top), pixels = region.offset(), region.array()
-        pixels = pixels[max(-top, 0):, max(-left, 0):]
-        pixels = np.pad(pixels, [(max(top, 0), 0), (max(left, 0), 0)])
-        mask = pad_mask(pixels, image_size)
+        mask = place_mask(region.array(), region.offset(), image_size)
         if not mask.any():
             raise InputError("the initial mask has no pixel inside the image; start on a frame with a target")
         return mask

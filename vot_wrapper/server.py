@@ -7,6 +7,7 @@ later frame join the others. The toolkit treats a session with one object as tha
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from dataclasses import replace
@@ -57,11 +58,12 @@ def serve(
         try:
             request = server.wait()
         except trax.TraxException as error:
-            # As a rule the pipe is closed: the client has ended without a word.
-            print(f"AlphaRefine: no more requests ({error})", file=sys.stderr)
-            return 0
-        if request.type == trax.TraxStatus.QUIT:
-            return 0
+            cause = channel.gate.refusal or f"a request, or a region in it, that libtrax cannot use ({error})"
+            failure = failure or f"InputError: {cause}"
+            print(f"AlphaRefine: {failure}", file=sys.stderr)
+        else:
+            if request.type == trax.TraxStatus.QUIT:
+                return 0
         if not failure:
             try:
                 states = session.answer(request)
@@ -136,6 +138,8 @@ def read_image(path: str) -> np.ndarray:
     Raises InputError when the file is missing or cannot be decoded.
     """
     try:
+        if not os.path.isfile(path):  # a device or a pipe might never end
+            raise OSError(path)
         # Not cv2.imread, which cannot open non-ASCII paths on Windows.
         image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):

@@ -32,9 +32,10 @@ def outputs(mask_refiner: MaskRefiner) -> dict[str, Tensor]:
         for block in ("TSE", "RRB1", "CAB", "RRB2"):
             record(f"{block}.{level}", getattr(mask_refiner.refiner, block)[level])
     with torch.inference_mode():
-        kernel = mask_refiner.reference_kernel(torch.from_numpy(net_input(386, 384)), torch.tensor([BOX]))
+        target = mask_refiner.learn(torch.from_numpy(net_input(386, 384)), torch.tensor([BOX]))
+        kernel = target.kernel
         search = torch.from_numpy(net_input(384, 384))
-        logits = mask_refiner.search(kernel, search)
+        logits = mask_refiner.segment(target, search).logits
         features = mask_refiner.feature_extractor(search, ("layer3",))["layer3"]
         seen["corr"] = mask_refiner.neck.correlate(kernel, features)
         seen["up1"] = double(seen["RRB2.layer2"])
@@ -62,7 +63,7 @@ def test_training_forward_reaches_every_parameter() -> None:
     network = build_mask_refiner(MASK_REFINER_LITE)
     images = torch.randn(2, 3, 128, 128)
     boxes = torch.tensor([[32.0, 32.0, 64.0, 64.0], [20.0, 40.0, 80.0, 50.0]])
-    logits = network(images, boxes, images.flip(0))
+    logits = network(images, boxes, images.flip(0)).logits
     assert logits.shape == (2, 1, 128, 128)
     assert logits.abs().mean() < 5.0
     logits.square().mean().backward()
@@ -75,6 +76,6 @@ def test_kernels_of_a_batch_do_not_mix() -> None:
     images = torch.randn(2, 3, 128, 128)
     boxes = torch.tensor([[32.0, 32.0, 64.0, 64.0], [20.0, 40.0, 80.0, 50.0]])
     with torch.inference_mode():
-        both = network(images, boxes, images)
-        alone = [network(images[i : i + 1], boxes[i : i + 1], images[i : i + 1]) for i in range(2)]
+        both = network(images, boxes, images).logits
+        alone = [network(images[i : i + 1], boxes[i : i + 1], images[i : i + 1]).logits for i in range(2)]
     torch.testing.assert_close(both, torch.cat(alone), rtol=1e-3, atol=1e-3)

@@ -39,8 +39,8 @@ class RecordedBoxes(Refiner):
 
     frame = 0
 
-    def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:
-        return super().refine(image, REFERENCE["box"][self.frame])
+    def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
+        return super().refine(image, REFERENCE["box"][self.frame], learn)
 
 
 class RecordedDraws:
@@ -105,7 +105,7 @@ def run() -> dict[str, list]:
         network.extract_backbone = noting(network.extract_backbone, notes["backbone"])
         network.classification_features = noting(network.classification_features, notes["features"])
         network.classifier.initial_filter = noting(network.classifier.initial_filter, notes["initial filter"])
-        refiner._network.reference_kernel = noting(refiner._network.reference_kernel, notes["kernel"])
+        refiner._network.neck.reference_kernel = noting(refiner._network.neck.reference_kernel, notes["kernel"])
         base._network.iou_modulation = noting(base._network.iou_modulation, notes["modulation"])
         refiner.refine = noting(refiner.refine, notes["refined"])
         tracker.initialize(synth.frame(0), synth.mask(0))

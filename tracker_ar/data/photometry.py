@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -43,30 +45,54 @@ def motion_kernel(length: int, angle: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def degrade(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a camera and a codec do: defocus or motion blur, noise, JPEG; each with some probability."""
+@dataclass(frozen=True)
+class Degradation:
+    """What a camera and a codec do to one crop; None: nothing.
+
+    Attributes:
+        defocus: sigma of a Gaussian, pixels.
+        motion: length (pixels) and angle (radians) of a straight movement.
+        noise: top and left of a window of `NOISE`, and its factor.
+        quality: of JPEG, 1 to 100.
+    """
+
+    defocus: float | None = None
+    motion: tuple[int, float] | None = None
+    noise: tuple[int, int, float] | None = None
+    quality: int | None = None
+
+
+def draw_degradation(side: int, rng: np.random.Generator) -> Degradation:
+    """Blur, noise and compression of a crop of this side, each with some probability."""
     chance = rng.random(4)
-    side = pixels.shape[0]
+    defocus = motion = noise = quality = None
     if chance[0] < 0.12:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.6) * side / 192.0)
+        defocus = rng.uniform(0.4, 1.6) * side / 192.0
     elif chance[0] < 0.25:
-        length = max(3, int(rng.uniform(0.015, 0.06) * side))
-        pixels = cv2.filter2D(pixels, -1, motion_kernel(length, rng.uniform(0.0, np.pi)))
+        motion = max(3, int(rng.uniform(0.015, 0.06) * side)), rng.uniform(0.0, np.pi)
     if chance[1] < 0.3:
-        pixels = cv2.add(pixels, _noise(pixels.shape, rng), dtype=cv2.CV_8U)
+        top, left = (int(rng.integers(0, _NOISE_SIDE - side + 1)) for _ in range(2))
+        noise = top, left, rng.uniform(2.0, 12.0)
     if chance[2] < 0.3:
         quality = int(rng.integers(25, 90))
-        _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return Degradation(defocus, motion, noise, quality)
+
+
+def degrade(pixels: np.ndarray, change: Degradation) -> np.ndarray:
+    """Blur, then noise, then compress a square crop, RGB uint8 S x S x 3."""
+    if change.defocus is not None:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), change.defocus)
+    if change.motion is not None:
+        pixels = cv2.filter2D(pixels, -1, motion_kernel(*change.motion))
+    if change.noise is not None:
+        top, left, factor = change.noise
+        window = NOISE[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+        pixels = cv2.add(pixels, (window * factor).astype(np.int16), dtype=cv2.CV_8U)
+    if change.quality is not None:
+        _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, change.quality])
         pixels = cv2.imdecode(code, cv2.IMREAD_COLOR)
     return pixels
 
 
-def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A random window of one fixed noise field, scaled: a fresh field per crop costs several times more."""
-    height, width = shape[:2]
-    top, left = rng.integers(0, _NOISE_SIDE - height + 1), rng.integers(0, _NOISE_SIDE - width + 1)
-    window = _NOISE[top : top + height, left : left + width]
-    return (window * rng.uniform(2.0, 12.0)).astype(np.int16)
-
-
-_NOISE = np.random.default_rng(7).standard_normal((_NOISE_SIDE, _NOISE_SIDE, 3)).astype(np.float32)
+# One fixed field: a fresh one per crop costs several times more than a window of it.
+NOISE = np.random.default_rng(7).standard_normal((_NOISE_SIDE, _NOISE_SIDE, 3)).astype(np.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tracker_ar.data.photometry import apply_tone, degrade, to_grey, tone_table
+from tracker_ar.data.photometry import apply_tone, degrade, draw_degradation, to_grey, tone_table
 from tracker_ar.data.scene import Scene, window_matrix
 from tracker_ar.data.synthetic import SceneSampler
 
@@ -130,7 +130,7 @@ def _view(
         inner = int(size * rng.uniform(0.3, 0.9))
     pixels, mask = scene.render(frame, region, (inner, inner), border)
     pixels = apply_tone(pixels, tone_table(rng, 0.6 * rng.random()))
-    pixels = degrade(pixels, rng)
+    pixels = degrade(pixels, draw_degradation(inner, rng))
     if inner != size:
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
         soft = cv2.resize(mask * 255, (size, size), interpolation=cv2.INTER_LINEAR)

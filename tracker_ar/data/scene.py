@@ -30,6 +30,8 @@ class Layer:
         matrices: float64 (frames, 3, 3), layer to frame coordinates.
         tones: per frame, a table of `tone_table` or None.
         is_target: whether this layer's visible part is the label.
+        bends: per frame, float32 (2, g, g): a coarse grid of displacements along x and y, in pixels, spread
+            over the layer by bicubic interpolation; at p the layer shows its pixel p + displacement(p).
     """
 
     pixels: list[np.ndarray] | None
@@ -37,6 +39,25 @@ class Layer:
     matrices: np.ndarray
     tones: list[np.ndarray | None] = field(default_factory=list)
     is_target: bool = False
+    bends: list[np.ndarray] | None = None
+    _bent: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
+
+    def pixels_at(self, frame: int) -> np.ndarray | None:
+        """The pixels of a frame, bent."""
+        if self.bends is not None:
+            return self._bend(frame)[0]
+        return None if self.pixels is None else self.pixels[frame]
+
+    def alpha_at(self, frame: int) -> np.ndarray:
+        """The alpha of a frame, bent."""
+        assert self.alpha is not None
+        return self.alpha[frame] if self.bends is None else self._bend(frame)[1]
+
+    def _bend(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        if frame not in self._bent:
+            assert self.bends is not None and self.pixels is not None and self.alpha is not None
+            self._bent[frame] = bend(self.pixels[frame], self.alpha[frame], self.bends[frame])
+        return self._bent[frame]
 
 
 @dataclass(frozen=True)
@@ -70,8 +91,9 @@ class Scene:
             matrix = to_window @ layer.matrices[frame]
             tone = layer.tones[frame] if layer.tones else None
             if layer.alpha is None:
-                assert layer.pixels is not None
-                canvas = warp(layer.pixels[frame], matrix, size, cv2.BORDER_REFLECT_101)
+                pixels = layer.pixels_at(frame)
+                assert pixels is not None
+                canvas = warp(pixels, matrix, size, cv2.BORDER_REFLECT_101)
                 canvas = canvas if tone is None else apply_tone(canvas, tone)
                 continue
             assert canvas is not None
@@ -88,7 +110,7 @@ class Scene:
         for layer in self.layers:
             if layer.alpha is not None:
                 _draw(layer, frame, to_window @ layer.matrices[frame], None, None, label)
-        left, top, right, bottom = _frame_in_window(to_window, self.frame_size, size)
+        left, top, right, bottom = frame_in_window(to_window, self.frame_size, size)
         label[:top], label[bottom:], label[:, :left], label[:, right:] = 0, 0, 0, 0
         return label
 
@@ -100,9 +122,8 @@ class Scene:
         target has a box of zeros and a share of 0.
         """
         layer = next(layer for layer in self.layers if layer.is_target)
-        assert layer.alpha is not None
-        alpha = layer.alpha[frame]
-        x0, y0, x1, y1 = _bounds(alpha.shape, layer.matrices[frame])
+        alpha = layer.alpha_at(frame)
+        x0, y0, x1, y1 = layer_bounds(alpha.shape, layer.matrices[frame])
         size = (_BOX_SIDE, _BOX_SIDE)
         region = (x0, y0, x1, y1)
         mask = self.target_mask(frame, region, size)
@@ -127,12 +148,9 @@ def warp(
     source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int = cv2.BORDER_CONSTANT
 ) -> np.ndarray:
     """Draw `source` through a 3 x 3 matrix (source to result coordinates) onto `size` (height, width)."""
-    # The scale of the more strongly shrunk axis decides about aliasing; mild perspective does not matter.
-    scales = np.hypot(matrix[0, :2], matrix[1, :2])
-    shrink = [min(1.0, 1.2 * s) if s < _SHRINK_BELOW else 1.0 for s in scales]
-    if min(shrink) < 1.0:
-        width = max(2, round(source.shape[1] * shrink[0]))
-        height = max(2, round(source.shape[0] * shrink[1]))
+    shrunk = shrunk_size(source.shape, matrix)
+    if shrunk != source.shape[:2]:
+        height, width = shrunk
         matrix = matrix @ np.diag([source.shape[1] / width, source.shape[0] / height, 1.0])
         source = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
     centred = _HALF_BACK @ matrix @ _HALF
@@ -142,7 +160,27 @@ def warp(
     return cv2.warpPerspective(source, centred, target, flags=cv2.INTER_LINEAR, borderMode=border)
 
 
-def _bounds(shape: tuple[int, ...], matrix: np.ndarray) -> tuple[float, float, float, float]:
+def shrunk_size(shape: tuple[int, ...], matrix: np.ndarray) -> tuple[int, int]:
+    """(height, width) that a layer is averaged to before it is drawn through a matrix, so as not to alias."""
+    # The scale of the more strongly shrunk axis decides about aliasing; mild perspective does not matter.
+    scales = np.hypot(matrix[0, :2], matrix[1, :2])
+    shrink = [min(1.0, 1.2 * s) if s < _SHRINK_BELOW else 1.0 for s in scales]
+    if min(shrink) == 1.0:
+        return shape[0], shape[1]
+    return max(2, round(shape[0] * shrink[1])), max(2, round(shape[1] * shrink[0]))
+
+
+def bend(pixels: np.ndarray, alpha: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Displace pixels and alpha (uint8 h x w) by a coarse grid, as in `Layer.bends`."""
+    height, width = alpha.shape
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    along_x = columns + cv2.resize(shift[0], (width, height), interpolation=cv2.INTER_CUBIC)
+    along_y = rows + cv2.resize(shift[1], (width, height), interpolation=cv2.INTER_CUBIC)
+    bent = cv2.remap(pixels, along_x, along_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return bent, cv2.remap(alpha, along_x, along_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def layer_bounds(shape: tuple[int, ...], matrix: np.ndarray) -> tuple[float, float, float, float]:
     height, width = shape[:2]
     corners = matrix @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1.0]])
     points = corners[:2] / np.maximum(corners[2], 1e-6)
@@ -159,9 +197,8 @@ def _draw(
     label: np.ndarray,
 ) -> None:
     """Put one layer over the canvas (where there is one) and its mask into, or out of, the label."""
-    assert layer.alpha is not None
-    alpha = layer.alpha[frame]
-    x0, y0, x1, y1 = _bounds(alpha.shape, matrix)
+    alpha = layer.alpha_at(frame)
+    x0, y0, x1, y1 = layer_bounds(alpha.shape, matrix)
     left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
     right, bottom = min(label.shape[1], int(np.ceil(x1))), min(label.shape[0], int(np.ceil(y1)))
     if right <= left or bottom <= top:
@@ -174,9 +211,10 @@ def _draw(
         part[drawn > 127] = 1
     else:
         part[drawn > 127] = 0
-    if layer.pixels is None or canvas is None:
+    pixels = None if canvas is None else layer.pixels_at(frame)
+    if pixels is None or canvas is None:
         return
-    pixels = warp(layer.pixels[frame], matrix, size, cv2.BORDER_REPLICATE)
+    pixels = warp(pixels, matrix, size, cv2.BORDER_REPLICATE)
     if tone is not None:
         pixels = apply_tone(pixels, tone)
     under = canvas[top:bottom, left:right]
@@ -184,7 +222,7 @@ def _draw(
     under[:] = (under * (255 - weight) + pixels * weight + 127) // 255
 
 
-def _frame_in_window(
+def frame_in_window(
     to_window: np.ndarray, frame_size: tuple[int, int], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     left, top = to_window[0, 2], to_window[1, 2]
@@ -203,7 +241,7 @@ def _beyond_frame(
     canvas: np.ndarray, label: np.ndarray, to_window: np.ndarray, frame_size: tuple[int, int], border: int
 ) -> tuple[np.ndarray, np.ndarray]:
     height, width = label.shape
-    left, top, right, bottom = _frame_in_window(to_window, frame_size, (height, width))
+    left, top, right, bottom = frame_in_window(to_window, frame_size, (height, width))
     if left > 0 or top > 0 or right < width or bottom < height:
         sides = (top, height - bottom, left, width - right)
         canvas = cv2.copyMakeBorder(canvas[top:bottom, left:right], *sides, border)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from tracker_ar.data.library import Cutout, ImageLibrary
@@ -158,13 +157,11 @@ class SceneSampler:
             ]
         )
         pixels, alpha = [sprite.pixels] * frames, [sprite.alpha] * frames
-        if rng.random() < self.settings.elastic_share:
-            bent = _bend(sprite, frames, rng)
-            pixels, alpha = [one.pixels for one in bent], [one.alpha for one in bent]
+        bends = _bends(sprite, frames, rng) if rng.random() < self.settings.elastic_share else None
         tones: list[np.ndarray | None] = [tone_table(rng, 0.5)] * frames
         if relight > 0:
             tones = [tone_table(rng, relight) for _ in range(frames)]
-        return Layer(pixels, alpha, matrices, tones, is_target)
+        return Layer(pixels, alpha, matrices, tones, is_target, bends)
 
 
 @dataclass(frozen=True)
@@ -245,18 +242,8 @@ def _shake(centre: np.ndarray, frame_size: tuple[int, int], rng: np.random.Gener
     return _placement(tuple(centre), place, scale, aspect, np.deg2rad(rng.normal(0, 8)), perspective)
 
 
-def _bend(sprite: Sprite, frames: int, rng: np.random.Generator) -> list[Sprite]:
+def _bends(sprite: Sprite, frames: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Smooth non-rigid motion: a coarse grid of displacements that changes from frame to frame."""
-    height, width = sprite.alpha.shape
-    strength = rng.uniform(0.01, 0.05) * max(height, width)
+    strength = rng.uniform(0.01, 0.05) * max(sprite.alpha.shape)
     grid = int(rng.integers(3, 6))
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    bent = []
-    for _ in range(frames):
-        shift = rng.normal(0, strength, (2, grid, grid)).astype(np.float32)
-        along_x = columns + cv2.resize(shift[0], (width, height), interpolation=cv2.INTER_CUBIC)
-        along_y = rows + cv2.resize(shift[1], (width, height), interpolation=cv2.INTER_CUBIC)
-        pixels = cv2.remap(sprite.pixels, along_x, along_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        alpha = cv2.remap(sprite.alpha, along_x, along_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        bent.append(Sprite(pixels, alpha))
-    return bent
+    return [rng.normal(0, strength, (2, grid, grid)).astype(np.float32) for _ in range(frames)]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.ops.box_pooling import BoxPooling
+from tracker_ar.ops.box_pooling import BoxPooling, Level
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
 STRIDE_3, STRIDE_4 = 8, 16
@@ -113,42 +113,48 @@ class ModulatedIoU:
     """
 
     def __init__(self, network: IoUNet, modulation: tuple[Tensor, Tensor]) -> None:
-        self._layers = (
-            _folded(network.fc3_rt, modulation[0], POOL_3T),
-            _folded(network.fc4_rt, modulation[1], POOL_4T),
+        layers = (
+            _folded(network.fc3_rt, modulation[0], POOL_3T, STRIDE_3),
+            _folded(network.fc4_rt, modulation[1], POOL_4T, STRIDE_4),
         )
-        self._output = network.iou_predictor.weight[0].split([len(bias) for _, bias in self._layers])
+        self._weights = [weight for weight, _ in layers]
+        self._hidden_bias = torch.cat([bias for _, bias in layers])
+        self._output = network.iou_predictor.weight[0]
         self._bias = network.iou_predictor.bias
 
     def on(self, features: tuple[Tensor, Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """For one image's `IoUNet.features`, (1, C, h, w) each: a function of boxes (K, 4), x, y, w, h in pixels of
-        the crop, to the predicted IoU (K,) and its gradient (K, 4)."""
-        poolings = (
-            BoxPooling(features[0][0], POOL_3T, 1.0 / STRIDE_3),
-            BoxPooling(features[1][0], POOL_4T, 1.0 / STRIDE_4),
-        )
+        the crop, to the predicted IoU (K,) and its gradient (K, 4). Boxes without area are pooled to zeros."""
+        pooling = BoxPooling((
+            Level(features[0][0], POOL_3T[0], 1.0 / STRIDE_3), Level(features[1][0], POOL_4T[0], 1.0 / STRIDE_4)
+        ))
 
         def predict(boxes: Tensor) -> tuple[Tensor, Tensor]:
-            corners = _corners(boxes)
-            iou = self._bias.expand(len(boxes))
-            gradient = torch.zeros_like(boxes)
-            for pooling, (weight, bias), output in zip(poolings, self._layers, self._output):
-                pooled = pooling.pool(corners)
-                hidden = torch.relu(torch.addmm(bias, pooled.values.flatten(1), weight.T))
-                iou = iou + hidden @ output
-                of_values = ((hidden > 0) * output) @ weight
-                gradient = gradient + pooled.gradient(of_values.reshape(pooled.values.shape))
-            return iou, torch.cat((gradient[:, :2] + gradient[:, 2:], gradient[:, 2:]), dim=1)
+            sizes = boxes[:, 2:].clamp(min=0.0)
+            area = sizes.prod(dim=1, keepdim=True)
+            per_area = torch.where(area > 0, 1.0 / area, 0.0)
+            integrals = pooling.integrate(boxes)
+            pooled = torch.cat([values @ weight.T for values, weight in zip(integrals, self._weights)], dim=1)
+            pooled *= per_area
+            hidden = torch.relu(pooled + self._hidden_bias)
+            iou = torch.addmv(self._bias, hidden, self._output)
+            of_pooled = (hidden > 0) * self._output * per_area
+            split = of_pooled.split([len(weight) for weight in self._weights], dim=1)
+            gradient = pooling.gradient([values @ weight for values, weight in zip(split, self._weights)])
+            # Pooling divides by the area: d (1 / w h) / d w = -(1 / w h) * h / (w h).
+            gradient[:, 2:] -= (of_pooled * pooled).sum(dim=1, keepdim=True) * sizes.flip(1)
+            return iou, gradient
 
         return predict
 
 
-def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weight (out, rows * columns * C), for values with channels last, and bias (out,) of layer and modulation."""
+def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
+    """Weight (out, columns * rows * C) for `BoxPooling.integrate`, per square pixel of the box, and bias (out,)."""
     gain = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
     weight = (layer.linear.weight * gain[:, None]).unflatten(1, (-1, *cells)) * modulation[0]
     bias = (layer.linear.bias - layer.bn.running_mean) * gain + layer.bn.bias
-    return weight.permute(0, 2, 3, 1).flatten(1).contiguous(), bias
+    per_bin = cells[0] * cells[1] * stride**2
+    return (weight * per_bin).permute(0, 3, 2, 1).flatten(1).contiguous(), bias
 
 
 def _corners(boxes: Tensor) -> Tensor:

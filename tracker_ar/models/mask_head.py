@@ -8,7 +8,7 @@ last ResNet stage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +40,11 @@ class TargetScoreEncoder(nn.Module):
             _conv3x3(hidden, channels), nn.ReLU(),
         )
 
-    def forward(self, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the encoding and the compressed features, both (N, channels, h, w)."""
         reduced = self.reduce(features)
-        scores = _resize(scores, features.shape[-2:])
-        return self.transform(torch.cat((reduced, scores), dim=1)), reduced
+        resized = [_resize(score, features.shape[-2:]) for score in scores]
+        return self.transform(torch.cat((reduced, *resized), dim=1)), reduced
 
 
 class ResidualRefinement(nn.Module):
@@ -93,7 +93,7 @@ class MaskUpsampler(nn.Module):
 class MaskHead(nn.Module):
     """Coarse to fine over the backbone's levels, then up to the size of the search image.
 
-    score_channels: channels of the fused correlation; channels: width of the head; hidden: width inside the
+    score_channels: channels of the score maps in all; channels: width of the head; hidden: width inside the
     encoders;
     feature_channels: {level: channels}, deepest level first.
     """
@@ -119,8 +119,9 @@ class MaskHead(nn.Module):
         # Undecided at first: logits near zero.
         nn.init.normal_(self.project.conv2.weight, std=0.01)
 
-    def forward(self, scores: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """scores (N, score_channels, h, w), features {level: (N, C, h, w)} -> logits (N, 1, S, S)."""
+    def forward(self, scores: Sequence[Tensor], features: Mapping[str, Tensor]) -> Tensor:
+        """scores: maps (N, C, any size) of score_channels in all; features {level: (N, C, h, w)} -> logits
+        (N, 1, S, S)."""
         coarse: Tensor | None = None
         for level in self.levels:
             encoded, reduced = self.TSE[level](features[level], scores)

@@ -8,13 +8,16 @@ segmented.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from tracker_ar.models.mask_head import MaskHead
 from tracker_ar.models.neck import CorrelationNeck
 from tracker_ar.models.resnet import ResNet
+from tracker_ar.models.target_model import STAGES, Evidence, TargetModel
 
 # The authors count the stem as their layer1, so their levels are one ahead of ResNet's stages.
 LEVELS = {"layer5": "layer4", "layer4": "layer3", "layer3": "layer2", "layer2": "layer1"}
@@ -23,7 +26,11 @@ CORRELATION_STAGE = "layer3"
 
 @dataclass(frozen=True)
 class MaskRefinerConfig:
-    """Architecture of a mask refiner. input_size: side in pixels of the square crops it is made for."""
+    """Architecture of a mask refiner.
+
+    input_size: side in pixels of the square crops it is made for. target_model: channels of the first three stages that
+    enter a target model learned online, or None to go without one, as the entry does.
+    """
 
     block: str
     depths: tuple[int, ...]
@@ -33,6 +40,7 @@ class MaskRefinerConfig:
     pool_size: int
     head_channels: int
     transform_channels: int
+    target_model: tuple[int, int, int] | None = None
 
 
 # Authors' constructor arguments and checkpoint shapes; transform_channels is pool_size ** 2 + head_channels.
@@ -47,6 +55,29 @@ MASK_REFINER_LITE = MaskRefinerConfig(
 )
 
 
+@dataclass(frozen=True)
+class Target:
+    """What the refiner knows of N targets.
+
+    kernel: (N, C, p, p), the cells of the reference; never updated. evidence: what the target model has seen; weights:
+    (N, D), what it learned from that. Both are None in a network without target model.
+    """
+
+    kernel: Tensor
+    evidence: Evidence | None = None
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """logits: (N, 1, S, S). stages: the backbone's features of the search crops. score: (N, 1, S / 4, S / 4) of the
+    target model, or None."""
+
+    logits: Tensor
+    stages: Mapping[str, Tensor]
+    score: Tensor | None = None
+
+
 class MaskRefiner(nn.Module):
     """A kernel from the reference box, masks of search images, whose sides must be multiples of 32."""
 
@@ -57,23 +88,45 @@ class MaskRefiner(nn.Module):
         self.neck = CorrelationNeck(config.pool_size)
         channels = {level: self.feature_extractor.channels[stage] for level, stage in LEVELS.items()}
         score_channels = config.pool_size**2
+        self.target_model: TargetModel | None = None
+        if config.target_model is not None:
+            embedded = dict(zip(STAGES, config.target_model))
+            self.target_model = TargetModel(self.feature_extractor.channels, embedded)
+            score_channels += 1
         self.refiner = MaskHead(score_channels, config.head_channels, config.transform_channels, channels)
 
-    def reference_kernel(self, images: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Tensor:
-        """The target's kernel.
+    def learn(self, images: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Target:
+        """Learn targets from one reference crop each.
 
-        images: (N, 3, S, S) ImageNet-normalised reference crops; boxes: (N, 4) xywh in pixels of the crop;
-        masks: (N, 1, S, S) float, 1 on the target, or None where only the box is known, as in the entry.
-        Returns (N, C, p, p) with p = config.pool_size.
+        images: (N, 3, S, S) ImageNet-normalised; boxes: (N, 4) xywh in pixels of the crop; masks: (N, 1, S, S) float,
+        1 on the target, or None where only the box is known, as in the entry.
         """
-        features = self.feature_extractor(images, (CORRELATION_STAGE,))[CORRELATION_STAGE]
-        return self.neck.reference_kernel(features, boxes, masks)
+        wanted = STAGES if self.target_model is not None else (CORRELATION_STAGE,)
+        stages = self.feature_extractor(images, wanted)
+        kernel = self.neck.reference_kernel(stages[CORRELATION_STAGE], boxes, masks)
+        if self.target_model is None:
+            return Target(kernel)
+        inside = box_masks(boxes, images.shape[-2:])
+        evidence = self.target_model.evidence(stages, inside if masks is None else inside * masks)
+        return Target(kernel, evidence, self.target_model.solve(evidence))
 
-    def search(self, kernel: Tensor, images: Tensor) -> Tensor:
-        """Segment search crops: kernel (N or 1, C, p, p), images (N, 3, S, S) -> mask logits (N, 1, S, S)."""
+    def segment(self, target: Target, images: Tensor) -> Segmentation:
+        """Segment search crops (N, 3, S, S) of N targets, or all of one target."""
         stages = self.feature_extractor(images, tuple(LEVELS.values()))
-        fused = self.neck(kernel, stages[CORRELATION_STAGE])
-        return self.refiner(fused, {level: stages[stage] for level, stage in LEVELS.items()})
+        scores = [self.neck(target.kernel, stages[CORRELATION_STAGE])]
+        score = None
+        if self.target_model is not None:
+            score = self.target_model.score(target.weights, stages)
+            scores.append(score.to(scores[0].dtype))
+        logits = self.refiner(scores, {level: stages[stage] for level, stage in LEVELS.items()})
+        return Segmentation(logits, stages, score)
+
+    def update(self, target: Target, stages: Mapping[str, Tensor], masks: Tensor, share: float) -> Target:
+        """Let the target model learn from a segmented frame: masks (N, 1, S, S) float, 0 to 1; share: the weight of this
+        frame, 0 to 1, against all earlier ones."""
+        assert self.target_model is not None and target.evidence is not None
+        evidence = target.evidence.mixed(self.target_model.evidence(stages, masks), share)
+        return Target(target.kernel, evidence, self.target_model.solve(evidence))
 
     def forward(
         self,
@@ -81,10 +134,19 @@ class MaskRefiner(nn.Module):
         reference_boxes: Tensor,
         search_images: Tensor,
         reference_masks: Tensor | None = None,
-    ) -> Tensor:
-        """Both branches at once, for training: one reference per search image -> mask logits (N, 1, S, S)."""
-        kernel = self.reference_kernel(reference_images, reference_boxes, reference_masks)
-        return self.search(kernel, search_images)
+    ) -> Segmentation:
+        """Both branches at once, for training: one reference per search image."""
+        return self.segment(self.learn(reference_images, reference_boxes, reference_masks), search_images)
+
+
+def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 4) xywh in pixels -> (N, 1, H, W) float32, how much of every pixel its box covers."""
+    shares = []
+    for axis, length in ((1, size[0]), (0, size[1])):
+        start = boxes[:, axis, None]
+        pixels = torch.arange(length, dtype=boxes.dtype, device=boxes.device)
+        shares.append((torch.minimum(start + boxes[:, axis + 2, None], pixels + 1) - start.maximum(pixels)).clamp(0, 1))
+    return (shares[0][:, :, None] * shares[1][:, None, :])[:, None]
 
 
 def build_mask_refiner(config: MaskRefinerConfig = MASK_REFINER_50) -> MaskRefiner:

@@ -1,7 +1,8 @@
 """The strengthened Alpha-Refine module with its mask branch: image and box in, mask out.
 
 Usable with any base tracker: `initialize` once with the target's box, then `refine` each frame with the box that the
-base tracker gives. The reference is never updated (Alpha-Refine, section 3.1).
+base tracker gives. The reference is never updated (Alpha-Refine, section 3.1); a network with a target model may learn
+from confident frames (FRTM, Robinson et al. 2020).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tracker_ar.crops import RefinerCrop, as_rgb_image, normalize, paste_back, r
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, region_box
 from tracker_ar.models.inference import prepare_for_inference
-from tracker_ar.models.mask_refiner import MaskRefiner
+from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, Target
 from tracker_ar.profiles import RefinerSettings
 
 
@@ -39,7 +40,7 @@ class Refiner:
         self._network = prepare_for_inference(network, device)
         self._settings = settings
         self._device = device
-        self._kernel: torch.Tensor | None = None
+        self._target: Target | None = None
 
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, region: Region) -> None:
@@ -56,27 +57,41 @@ class Refiner:
         if self._settings.use_initial_mask and np.ndim(region) == 2:
             shown = np.repeat((np.asarray(region) != 0).astype(np.uint8)[:, :, None] * 255, 3, axis=2)
             masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(self._device) / 255
-        self._kernel = self._network.reference_kernel(self._input(crop), boxes, masks)
+        self._target = self._network.learn(self._input(crop), boxes, masks)
+        self._frames = 0
 
     @torch.inference_mode()
-    def refine(self, image: np.ndarray, box: np.ndarray) -> Refinement:
+    def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
         """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels.
 
-        Raises InputError for a call before `initialize` and for an image or box that cannot be used.
+        learn: whether the target model, where there is one, may learn from this frame. Raises InputError for a call
+        before `initialize` and for an image or box that cannot be used.
         """
-        if self._kernel is None:
+        if self._target is None:
             raise InputError("refine() was called before initialize(): give the first frame and its region first.")
         image = as_rgb_image(image)
         crop = self._crop(image, box)
-        logits = self._network.search(self._kernel, self._input(crop))
-        inside = torch.sigmoid(logits)[0, 0].float().cpu().numpy()
+        found = self._network.segment(self._target, self._input(crop))
+        inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
         probabilities = paste_back(inside, crop, image.shape[:2])
         mask = (probabilities > self._settings.threshold).astype(np.uint8)
         if not mask.any():
             return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
         if self._settings.minimum_part > 0:
             drop_small_parts(mask, self._settings.minimum_part)
-        return Refinement(mask, box_from_mask(mask), float(probabilities[mask > 0].mean()), probabilities)
+        score = float(probabilities[mask > 0].mean())
+        if learn:
+            self._learn(found, score)
+        return Refinement(mask, box_from_mask(mask), score, probabilities)
+
+    def _learn(self, found: Segmentation, score: float) -> None:
+        settings = self._settings
+        self._frames += 1
+        if settings.learning_rate == 0 or score < settings.learning_score:
+            return
+        if self._frames % settings.learning_interval == 0:
+            masks = torch.sigmoid(found.logits)
+            self._target = self._network.update(self._target, found.stages, masks, settings.learning_rate)
 
     def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
         return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)

@@ -3,25 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tracker_ar.train.recipes import RECIPES, RefinerRecipe
+from tracker_ar.errors import InputError
+from tracker_ar.train.recipes import RECIPES, BaseRecipe, RefinerRecipe
+
+_SHOWN = 32
+
+if TYPE_CHECKING:
+    import torch
+
+    from tracker_ar.train.distribution import Share
+    from tracker_ar.train.loop import Task
+
+_EPILOG = """
+Several GPUs or machines: torchrun --nproc-per-node 4 -m tracker_ar.cli train RECIPE ... The recipe's batch is
+shared by all processes, so the result does not depend on how many there are, up to batch norm and rounding.
+Running a command again with the same --out goes on where it was interrupted.
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    parser.epilog = _EPILOG
     parser.add_argument("recipe", choices=sorted(RECIPES), help="what to train")
-    parser.add_argument("--data", type=Path, required=True, help="folder with index.json, images/, masks/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights")
-    budget = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="lite: a folder with index.json, images/, masks/; vot2020: the folder that holds the data sets "
+        "as LaSOT, GOT-10k, TrackingNet, COCO, YouTube-VOS, MSRA10K, DUTS, ECSSD, HKU-IS",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME=FOLDER",
+        action="append",
+        default=[],
+        help="where a data set is, if not under --data; repeatable (lasot, got10k, got10k-val, coco, ...)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for checkpoint, log and weights")
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE.png", help="do not train: write a picture of the first batches"
+    )
+    budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="number of steps (resuming is exact)")
     budget.add_argument("--minutes", type=float, help="minutes of training time, over all runs into --out")
-    parser.add_argument("--backbone", type=Path, help="a refiner whose backbone lite-base starts from")
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        help="weights that the backbone starts from: of a network of ours, or of a ResNet as in torchvision",
+    )
+    parser.add_argument("--batch", type=int, help="samples per step of all processes (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches (default 0)")
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
     parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of convolutions; float16 needs a GPU (default: %(default)s)",
+    )
+    parser.add_argument(
         "--half",
-        action="store_true",
+        dest="precision",
+        action="store_const",
+        const="bfloat16",
         help="bfloat16 convolutions: about twice as fast where the processor has them, slower elsewhere",
     )
 
@@ -31,22 +80,80 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from tracker_ar.data.library import ImageLibrary
-    from tracker_ar.train.loop import Budget, Trainer
+    from tracker_ar.train.distribution import joined
+    from tracker_ar.train.loop import Place, Trainer
 
+    recipe, budget = _plan(args)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    recipe = RECIPES[args.recipe]
-    train = ImageLibrary(args.data, "train")
-    validation = ImageLibrary(args.data, "validation")
-    print(f"{len(train.images)} training images, {len(validation.images)} held out", flush=True)
-    if isinstance(recipe, RefinerRecipe):
-        from tracker_ar.train.refiner import RefinerTask
-
-        task = RefinerTask(recipe, train, validation, args.seed, args.half)
-    else:
-        from tracker_ar.train.base import BaseTask
-
-        task = BaseTask(recipe, train, validation, args.seed, args.half, args.backbone)
-    Trainer(task, args.out, Budget(args.steps, args.minutes)).run()
+    with joined(args.device) as (share, device):
+        half = _half(args.precision, device)
+        task = _task(args, recipe, half, share)
+        if args.show is not None:
+            _show(task, recipe.batch_size, args.show)
+            return 0
+        if share.leads:
+            print(f"{recipe.name}: {share.count} x {device.type}, batch {recipe.batch_size}", flush=True)
+        Trainer(task, args.out, budget, Place(device, share, args.workers)).run()
     return 0
+
+
+def _plan(args: argparse.Namespace) -> tuple:
+    """The recipe with what the command line changes, and the budget."""
+    from tracker_ar.train.loop import Budget
+
+    recipe = RECIPES[args.recipe]
+    if (args.show is None) == (args.out is None):
+        raise InputError("say where to write: --out FOLDER to train, or --show FILE.png to look at batches")
+    if args.batch is not None:
+        recipe = dataclasses.replace(recipe, batch_size=args.batch)
+    wanted = {"--batch": recipe.batch_size, "--threads": args.threads, "--steps": args.steps}
+    small = [name for name, number in wanted.items() if number is not None and number < 1]
+    if small or args.workers < 0 or (args.minutes is not None and args.minutes <= 0):
+        raise InputError(f"{', '.join(small) or '--workers or --minutes'} must be positive")
+    steps, samples = args.steps, recipe.schedule.samples
+    if args.show is not None:
+        steps = 1
+    elif steps is None and args.minutes is None:
+        if samples is None:
+            raise InputError(f"say how long to train {recipe.name}: --steps or --minutes")
+        steps = samples // recipe.batch_size
+    return recipe, Budget(steps, args.minutes)
+
+
+def _show(task: Task, batch_size: int, path: Path) -> None:
+    """Batches of the end of the training, where crops have their final size."""
+    from tracker_ar.train.contact_sheet import write_sheet
+
+    steps = range(max(1, _SHOWN // batch_size))
+    write_sheet([task.batch(step, 1.0) for step in steps], path)
+    print(f"{path}: {len(steps) * batch_size} samples of {task.name}")
+
+
+def _half(precision: str, device: torch.device) -> torch.dtype | None:
+    import torch
+
+    if precision == "float16" and device.type != "cuda":
+        raise InputError("float16 needs a GPU: use --precision bfloat16 or float32")
+    return None if precision == "float32" else getattr(torch, precision)
+
+
+def _task(
+    args: argparse.Namespace, recipe: BaseRecipe | RefinerRecipe, half: torch.dtype | None, share: Share
+) -> Task:
+    from tracker_ar.train.base import BaseTask
+    from tracker_ar.train.refiner import RefinerTask
+    from tracker_ar.train.supply import supply
+
+    train, validation, summary = supply(recipe, args.data, _places(args.dataset))
+    if share.leads:
+        print(summary, flush=True)
+    kind = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask
+    return kind(recipe, train, validation, args.seed, half, args.backbone, share)
+
+
+def _places(pairs: list[str]) -> dict[str, Path]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise InputError(f"--dataset {pair!r}: write NAME=FOLDER")
+    return {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in pairs)}

@@ -21,7 +21,7 @@ def gaussian_labels(boxes: Tensor, image_size: int, feature_size: int, sigma: fl
         image.
     """
     centres = (boxes[:, :2] + boxes[:, 2:] / 2) * (feature_size / image_size)
-    cells = torch.arange(feature_size + 1, dtype=boxes.dtype)
+    cells = torch.arange(feature_size + 1, dtype=boxes.dtype, device=boxes.device)
     columns = torch.exp(-0.5 * ((cells - centres[:, :1]) / sigma) ** 2)
     rows = torch.exp(-0.5 * ((cells - centres[:, 1:]) / sigma) ** 2)
     return rows[:, :, None] * columns[:, None, :]

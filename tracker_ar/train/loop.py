@@ -1,22 +1,28 @@
-"""The training loop: budget, schedule, averaged weights, progress, checkpoints with exact resume."""
+"""The training loop: budget, precision, averaged weights, progress, checkpoints with exact resume."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
-import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tracker_ar.checkpoints import write_checkpoint
 from tracker_ar.errors import DataError
+from tracker_ar.train.batches import TensorBatch
+from tracker_ar.train.curves import Curves
+from tracker_ar.train.distribution import Share, from_leader
+from tracker_ar.train.loading import Request, batches, lost_workers_named
 from tracker_ar.train.recipes import Schedule
+from tracker_ar.video.interrupts import interruptible, uninterrupted
 
 _REPORT_EVERY = 50
 
@@ -24,20 +30,30 @@ _REPORT_EVERY = 50
 class Task(Protocol):
     """One network and what it learns from. A batch depends on its step and progress alone.
 
-    `name` is the recipe's; `kind` names the network in the metadata of its weights.
+    `name` is the recipe's; `kind` names the network in the metadata of its weights. `half` is the type of the
+    convolutions, or None for single precision.
     """
 
     name: str
     kind: str
     network: nn.Module
     schedule: Schedule
+    half: torch.dtype | None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimiser; `scale` multiplies the learning rate."""
         ...
 
-    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """The loss of the batch of this step, and its parts for the log."""
+    def train_mode(self) -> None:
+        """Put the network into training mode."""
+        ...
+
+    def batch(self, step: int, progress: float) -> TensorBatch:
+        """This process's part of the batch of a step, on the processor; may run in a worker process."""
+        ...
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch on the network's device, and its parts for the log."""
         ...
 
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -60,16 +76,36 @@ class Budget:
         return min(1.0, seconds / (60.0 * self.minutes))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs: its device, this process's part of it, worker processes that make batches."""
+
+    device: torch.device = torch.device("cpu")
+    share: Share = Share()
+    workers: int = 0
+
+
+class _Loss(nn.Module):
+    """The loss as a module, because that is what DistributedDataParallel wraps."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.network = task.network
+        self.task = task
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        return self.task.loss(batch)
+
+
 class Trainer:
     """Runs a task; everything it writes goes to `folder`.
 
-    Files: checkpoint.pt (to go on from), KIND.safetensors (the averaged weights), log.jsonl.
+    Files: checkpoint.pt (to go on from), KIND.safetensors (the averaged weights), log.jsonl, tensorboard/.
 
     Args:
+        place: several processes compute equal parts of every batch and average their gradients; the first of
+            them validates and writes.
         save_every, validate_every: seconds of training time between checkpoints and between validations.
-
-    Raises:
-        DataError: checkpoint.pt in `folder` cannot be read or belongs to something else.
     """
 
     def __init__(
@@ -77,24 +113,32 @@ class Trainer:
         task: Task,
         folder: Path,
         budget: Budget,
+        place: Place = Place(),
         save_every: float = 300.0,
         validate_every: float = 600.0,
     ) -> None:
         self.task = task
         self.folder = folder
         self.budget = budget
+        self.place = place
         self.save_every = save_every
         self.validate_every = validate_every
-        self.network = task.network.to(memory_format=torch.channels_last)
+        self.network = task.network.to(place.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         groups = [{"scale": 1.0, **group} for group in task.parameter_groups()]
         rate = task.schedule.learning_rate
         self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=task.schedule.weight_decay)
+        # Gradients in half precision underflow unless the loss is scaled; bfloat16 has the range of float32.
+        self.scaler = torch.amp.GradScaler(place.device.type, enabled=task.half == torch.float16)
         self.step = 0
         self.seconds = 0.0
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint_path.is_file():
-            self._resume()
+        self._resume()
+        self._start = self.step
+        self.loss: nn.Module = _Loss(task)
+        if place.share.count > 1:
+            self.loss = DistributedDataParallel(self.loss)
+        self._batches: Iterator[TensorBatch] | None = None
+        self._curves: Curves | None = None
 
     @property
     def checkpoint_path(self) -> Path:
@@ -105,11 +149,29 @@ class Trainer:
         return self.budget.progress(self.step, self.seconds)
 
     def run(self) -> None:
-        """Train until the budget is used up, then validate, save and export."""
+        """Train until the budget is used up, then validate, save and export.
+
+        Ctrl-C and SIGTERM are heeded after the step; a training in one process is saved first.
+        """
+        with interruptible(), lost_workers_named():
+            try:
+                self._train()
+            except KeyboardInterrupt:
+                # Among several processes some may wait in vain for others: what they have is not one state.
+                if self.place.share.count == 1:
+                    self.save()
+                raise
+            finally:
+                self._batches = None
+                if self._curves is not None:
+                    self._curves.close()
+
+    def _train(self) -> None:
         saved = validated = reported = self.seconds
         recent: list[dict[str, float]] = []
         while self.progress < 1.0:
-            recent.append(self.train_step())
+            with uninterrupted() if self.place.share.count == 1 else contextlib.nullcontext():
+                recent.append(self.train_step())
             if self.step % _REPORT_EVERY == 0:
                 self._report(recent, self.seconds - reported)
                 recent, reported = [], self.seconds
@@ -123,29 +185,41 @@ class Trainer:
         self.save()
 
     def train_step(self) -> dict[str, float]:
-        """One batch; returns the parts of its loss."""
+        """One batch; returns the parts of its loss in this process."""
         started = time.perf_counter()
-        progress = self.progress
-        self._set_rate(progress)
-        self.network.train()
-        loss, parts = self.task.loss(self.step, progress)
+        rate = self.task.schedule.rate(self.step, self.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.task.train_mode()
+        loss, parts = self.loss(self._next_batch())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.task.schedule.clip_norm)
         # A batch whose gradient overflowed must not reach the weights.
         if torch.isfinite(norm):
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.step += 1
         self._update_average()
         self.seconds += time.perf_counter() - started
+        if self.budget.minutes is not None:
+            # All processes must stop at the same step.
+            self.seconds = from_leader(self.seconds, self.place.share)
         return {"loss": float(loss.detach()), "norm": float(norm), **parts}
 
-    def _set_rate(self, progress: float) -> None:
-        schedule = self.task.schedule
-        warmup = min(1.0, (self.step + 1) / schedule.warmup_steps)
-        rate = schedule.learning_rate * warmup * 0.5 * (1.0 + math.cos(math.pi * progress))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+    def _next_batch(self) -> TensorBatch:
+        if self._batches is None:
+            pin = self.place.device.type == "cuda"
+            self._batches = batches(self.task.batch, self._requests, self.place.workers, pin)
+        return next(self._batches).to(self.place.device)
+
+    def _requests(self) -> Iterator[Request]:
+        """Steps from the present one on. With minutes the progress is that of the moment of the request."""
+        step = self.step
+        while (progress := self.budget.progress(step, self.seconds)) < 1.0:
+            yield step, progress
+            step += 1
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -159,6 +233,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint.pt and the averaged weights, each at once or not at all."""
+        if not self.place.share.leads:
+            return
         state = {
             "task": self.task.name,
             "step": self.step,
@@ -166,7 +242,9 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint_path.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, self.checkpoint_path)
@@ -175,24 +253,43 @@ class Trainer:
         write_checkpoint(weights, half_precision(self.average), self.task.kind, metadata)
 
     def _resume(self) -> None:
+        """Go on from the checkpoint that the first process finds, if there is one."""
+        share, state = self.place.share, None
         try:
-            state = torch.load(self.checkpoint_path, weights_only=True)
+            if share.leads and self.checkpoint_path.is_file():
+                state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            state = error
+        state = from_leader(state, share)
+        if state is None:
+            return
+        try:
+            if isinstance(state, Exception):
+                raise state
+            if state["task"] == self.task.name:
+                self._restore(state)
+                return
             known = state["task"]
-            if known == self.task.name:
-                self.network.load_state_dict(state["network"])
-                self.average.load_state_dict(state["average"])
-                self.optimizer.load_state_dict(state["optimizer"])
-                self.step, self.seconds = state["step"], state["seconds"]
         except Exception as error:
             raise DataError(
                 f"{self.checkpoint_path}: cannot go on from it ({error}); name another --out folder"
             ) from error
-        if known != self.task.name:
-            raise DataError(
-                f"{self.checkpoint_path}: is of {known}, not of {self.task.name}; name another --out folder"
-            )
+        raise DataError(
+            f"{self.checkpoint_path}: is of {known}, not of {self.task.name}; name another --out folder"
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        # Checkpoints of earlier versions have none.
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
 
     def _report(self, recent: list[dict[str, float]], seconds: float) -> None:
+        if not self.place.share.leads:
+            return
         means = {key: sum(parts[key] for parts in recent) / len(recent) for key in recent[0]}
         rate = len(recent) / max(seconds, 1e-9)
         left = self.seconds * (1.0 / max(self.progress, 1e-9) - 1.0) / 60.0
@@ -201,18 +298,21 @@ class Trainer:
             f"step {self.step}  {100 * self.progress:.1f} %  {rate:.2f} it/s  {left:.0f} min left  {shown}",
             flush=True,
         )
-        self._log({"rate": rate, **means})
+        self._log({"rate": rate, "learning_rate": self.optimizer.param_groups[0]["lr"], **means})
 
     def _validate(self) -> None:
+        if not self.place.share.leads:
+            return
         measures = {f"val_{key}": value for key, value in self.task.validate(self.average).items()}
         shown = "  ".join(f"{key} {value:.4f}" for key, value in measures.items())
         print(f"step {self.step}  validation  {shown}", flush=True)
         self._log(measures)
 
     def _log(self, values: dict[str, float]) -> None:
-        line = {"step": self.step, "minutes": round(self.seconds / 60, 2), **values}
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._curves is None:
+            self._curves = Curves(self.folder, self._start)
+        self._curves.add(self.step, self.seconds / 60, values)
 
 
 def half_precision(network: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def mask_loss(
+    logits: Tensor, masks: Tensor, entropy_weight: float = 1.0, jaccard_weight: float = 1.0
+) -> Tensor:
     """Binary cross entropy plus soft Jaccard distance, each averaged over the batch.
 
     Args:
@@ -20,7 +22,23 @@ def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
     overlap = (probabilities * masks).sum((1, 2, 3))
     union = (probabilities + masks - probabilities * masks).sum((1, 2, 3))
     jaccard = (overlap + 1.0) / (union + 1.0)
-    return F.binary_cross_entropy_with_logits(logits, masks) + (1.0 - jaccard).mean()
+    entropy = F.binary_cross_entropy_with_logits(logits, masks)
+    return entropy_weight * entropy + jaccard_weight * (1.0 - jaccard).mean()
+
+
+def target_score_loss(scores: Tensor, masks: Tensor) -> Tensor:
+    """Squared error of a target model's scores, target and background counting the same in every sample.
+
+    Args:
+        scores: float (N, 1, S / 4, S / 4), wanted: 1 on the target, -1 elsewhere.
+        masks: float {0, 1} (N, 1, S, S).
+    """
+    coverage = F.adaptive_avg_pool2d(masks, scores.shape[-2:])
+    loss = scores.new_zeros(())
+    for share, wanted in ((coverage, 1.0), (1.0 - coverage, -1.0)):
+        weight = share / share.sum((1, 2, 3), keepdim=True).clamp(min=1.0)
+        loss = loss + 0.5 * (weight * (scores - wanted).square()).sum((1, 2, 3)).mean()
+    return loss
 
 
 def hinge_score_loss(scores: Tensor, labels: Tensor, threshold: float = 0.05) -> Tensor:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.samples import RefinerPair, refiner_pair
-from tracker_ar.data.synthetic import SceneSampler
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
-from tracker_ar.train.batches import VALIDATION_SEED, initialise, to_batch
-from tracker_ar.train.losses import mask_loss
+from tracker_ar.data.samples import RefinerPair
+from tracker_ar.data.sources import PairSource
+from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, build_mask_refiner
+from tracker_ar.train.backbone import load_backbone
+from tracker_ar.train.batches import (
+    VALIDATION_SEED,
+    PairBatch,
+    collate_pairs,
+    initialise,
+    low_precision,
+    normalised,
+)
+from tracker_ar.train.distribution import Share
+from tracker_ar.train.losses import mask_loss, target_score_loss
 from tracker_ar.train.recipes import RefinerRecipe, Schedule
 
 _VALIDATION_PAIRS = 128
@@ -24,69 +33,86 @@ class RefinerTask:
     """The task of `tracker_ar.train.loop.Task` for the mask refiner.
 
     Args:
-        train, validation: the two splits of the data folder.
-        half: compute convolutions in bfloat16.
+        train, validation: where pairs come from.
+        half: compute convolutions in this type; None: in single precision.
+        backbone: weights that the backbone starts from, as `tracker_ar.train.backbone` reads them.
+        share: the part of every batch that this process computes.
     """
-
-    kind = "lite_mask_refiner"
 
     def __init__(
         self,
         recipe: RefinerRecipe,
-        train: ImageLibrary,
-        validation: ImageLibrary,
+        train: PairSource,
+        validation: PairSource,
         seed: int = 0,
-        half: bool = False,
+        half: torch.dtype | None = None,
+        backbone: Path | None = None,
+        share: Share = Share(),
     ) -> None:
         self.name = recipe.name
+        self.kind = recipe.kind
         self.recipe = recipe
         self.schedule: Schedule = recipe.schedule
         self.seed = seed
         self.half = half
-        self.sampler = SceneSampler(train, recipe.scenes)
-        self.validation_sampler = SceneSampler(validation, recipe.scenes)
+        self.source = train
+        self.validation_source = validation
+        self.indices = share.indices(recipe.batch_size)
         torch.manual_seed(seed)
-        self.network: MaskRefiner = build_mask_refiner(MASK_REFINER_LITE)
+        self.network: MaskRefiner = build_mask_refiner(recipe.network)
         initialise(self.network.feature_extractor)
+        if backbone is not None:
+            load_backbone(self.network.feature_extractor, backbone)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group."""
         return [{"params": list(self.network.parameters())}]
 
     def pairs(self, step: int, size: int) -> list[RefinerPair]:
-        """The pairs of a step, each from its own seed."""
+        """This process's pairs of a step, each from its own seed."""
         return [
-            refiner_pair(self.sampler, np.random.default_rng((self.seed, step, index)), size)
-            for index in range(self.recipe.batch_size)
+            self.source.pair(np.random.default_rng((self.seed, step, index)), size) for index in self.indices
         ]
 
-    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Mask loss of the batch of this step; `iou` is that of the masks at 0.5."""
-        pairs = self.pairs(step, self.recipe.size_at(progress))
-        logits, masks = self._forward(self.network, pairs)
-        loss = mask_loss(logits, masks)
-        return loss, {"iou": float(mask_overlap(logits.detach(), masks).mean())}
+    def train_mode(self) -> None:
+        """Training mode."""
+        self.network.train()
 
-    def _forward(self, network: nn.Module, pairs: list[RefinerPair]) -> tuple[Tensor, Tensor]:
-        references = to_batch([pair.reference for pair in pairs])
-        searches = to_batch([pair.search for pair in pairs])
-        boxes = torch.from_numpy(np.stack([pair.box for pair in pairs]))
-        masks = torch.from_numpy(np.stack([pair.mask for pair in pairs])).float()[:, None]
-        reference_masks = torch.from_numpy(np.stack([pair.reference_mask for pair in pairs])).float()[:, None]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            logits = network(references, boxes, searches, reference_masks)
-        return logits.float(), masks
+    def batch(self, step: int, progress: float) -> PairBatch:
+        """This process's pairs of a step, at the crop size of this progress."""
+        return collate_pairs(self.pairs(step, self.recipe.size_at(progress)))
+
+    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
+        """Mask loss of a batch and the target model's own; `iou` is that of the masks at 0.5."""
+        found, masks = self._forward(self.network, batch)
+        logits = found.logits.float()
+        loss = mask_loss(logits, masks, self.recipe.entropy_weight, self.recipe.jaccard_weight)
+        parts = {"iou": float(mask_overlap(logits.detach(), masks).mean())}
+        if found.score is not None:
+            score = target_score_loss(found.score, masks)
+            loss = loss + self.recipe.score_weight * score
+            parts["score"] = float(score.detach())
+        return loss, parts
+
+    def _forward(self, network: nn.Module, batch: PairBatch) -> tuple[Segmentation, Tensor]:
+        references, searches = normalised(batch.references), normalised(batch.searches)
+        masks = batch.masks.float()[:, None]
+        reference_masks = batch.reference_masks.float()[:, None] if self.recipe.reference_mask else None
+        with low_precision(self.half, references):
+            return network(references, batch.boxes, searches, reference_masks), masks
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Mean IoU at the final crop size, at threshold 0.5."""
         size = self.recipe.sizes[-1][1]
+        device = next(network.parameters()).device
         overlaps = []
         for start in range(0, _VALIDATION_PAIRS, _VALIDATION_BATCH):
             indices = range(start, start + _VALIDATION_BATCH)
             seeds = [np.random.default_rng((VALIDATION_SEED, index)) for index in indices]
-            pairs = [refiner_pair(self.validation_sampler, seed, size) for seed in seeds]
-            overlaps.append(mask_overlap(*self._forward(network, pairs)))
+            pairs = [self.validation_source.pair(seed, size) for seed in seeds]
+            found, masks = self._forward(network, collate_pairs(pairs).to(device))
+            overlaps.append(mask_overlap(found.logits, masks))
         return {"iou": float(torch.cat(overlaps).mean())}
 
 

@@ -126,7 +126,7 @@ class ResultsFolder:
         A video that cannot be read back is left out, and `video_is_whole` is then False.
         """
         if self._failed or not self.frames:
-            self._discard()
+            self.discard()
             return []
         with self._writing():
             for file in self._files:
@@ -160,7 +160,8 @@ class ResultsFolder:
         self._files.append(file)
         return file
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Give up what was written so far, and leave nothing of it."""
         for file in self._files:
             with contextlib.suppress(OSError):  # closing writes what is still buffered
                 file.close()
@@ -174,7 +175,7 @@ class ResultsFolder:
             yield
         except BaseException as error:
             self._failed = True
-            self._discard()
+            self.discard()
             if isinstance(error, OSError):
                 raise DataError(
                     f"{self.folder}: the results cannot be written ({error.strerror or error}) and were "

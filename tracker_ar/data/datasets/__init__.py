@@ -1,0 +1,1 @@
+"""Published data sets in their published folder layouts, behind one small interface."""

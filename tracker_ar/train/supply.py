@@ -1,0 +1,50 @@
+"""What feeds a recipe: scenes from a folder of annotated images, or a mixture of published data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tracker_ar.data.datasets.catalogue import open_dataset
+from tracker_ar.data.library import ImageLibrary
+from tracker_ar.data.sampling import FrameSampling, Mixture
+from tracker_ar.data.sources import MixedPairs, MixedSequences, SyntheticSource
+from tracker_ar.data.synthetic import SceneSampler
+from tracker_ar.train.recipes import BaseRecipe, DataMix, RefinerRecipe
+
+Source = SyntheticSource | MixedPairs | MixedSequences
+
+
+def supply(
+    recipe: BaseRecipe | RefinerRecipe, data: Path, places: Mapping[str, Path]
+) -> tuple[Source, Source, str]:
+    """Sources of training and of validation samples, and a line that says what they hold.
+
+    Args:
+        data: the folder of annotated images, or the one that holds the data sets.
+        places: folders of data sets that are elsewhere, by name.
+
+    Raises:
+        DataError: something is missing or not in the layout expected.
+    """
+    if recipe.data is None:
+        train, validation = ImageLibrary(data, "train"), ImageLibrary(data, "validation")
+        summary = f"{len(train.images)} training images, {len(validation.images)} held out"
+        sources = [SyntheticSource(SceneSampler(one, recipe.scenes)) for one in (train, validation)]
+        return sources[0], sources[1], summary
+    mixtures = [_open(shares, data, places) for shares in (recipe.data.sets, recipe.data.validation)]
+    summary = f"training: {mixtures[0]}\nvalidation: {mixtures[1]}"
+    return _mixed(recipe, recipe.data, mixtures[0]), _mixed(recipe, recipe.data, mixtures[1]), summary
+
+
+def _open(shares: tuple[tuple[str, float], ...], data: Path, places: Mapping[str, Path]) -> Mixture:
+    datasets = [open_dataset(name, data, places) for name, _ in shares]
+    return Mixture(datasets, [weight for _, weight in shares])
+
+
+def _mixed(recipe: BaseRecipe | RefinerRecipe, mix: DataMix, mixture: Mixture) -> Source:
+    if isinstance(recipe, RefinerRecipe):
+        sampling = FrameSampling(1, 1, mix.max_gap, shortest=mix.shortest)
+        return MixedPairs(mixture, sampling, mix.augmentation)
+    sampling = FrameSampling(recipe.train_frames, recipe.test_frames, mix.max_gap, shortest=mix.shortest)
+    return MixedSequences(mixture, sampling, mix.augmentation)
