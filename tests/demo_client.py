@@ -48,13 +48,12 @@ def wait_until(condition: Callable[[], object]) -> None:
 class Running:
     """The server in a thread of its own, on a free port of the loopback address."""
 
-    def __init__(self, build: Callable[[int], Sequence[Any]] | None = None, **limits: Any) -> None:
+    def __init__(self, tracker: Any = None, **limits: Any) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         ready = threading.Event()
-        build = build or (lambda count: [MovingBox() for _ in range(count)])
         bounds = Limits(**limits)
-        self.server = make_server(build, "stub", "127.0.0.1", listening, bounds, lambda _: ready.set())
+        self.server = make_server(tracker or MovingBox(), "stub", "127.0.0.1", listening, bounds, lambda _: ready.set())
         self.sessions = self.server.config.app.state.pages.sessions
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]}, daemon=True)
         self._thread.start()

@@ -59,7 +59,7 @@ def number(random: random.Random, scale: float = 100.0) -> float:
 
 def regions(folder: Path) -> Case:
     """An initial region of any kind gives a usable mask or box, or InputError."""
-    from vot_wrapper.regions import decode_region, encode_mask, region_to_mask
+    from vot_wrapper.regions import decode_region, encode_mask
 
     def run(random: random.Random) -> None:
         size = (random.randint(1, 60), random.randint(1, 60))
@@ -72,7 +72,7 @@ def regions(folder: Path) -> Case:
             assert region.any() and region.max() == 1
         else:
             assert region.shape == (4,) and np.isfinite(region).all() and region[2:].min() > 0
-        mask = region_to_mask(region, size)
+        mask = region if region.ndim == 2 else mask_from_box(region, size)
         assert mask.shape == size and mask.dtype == np.uint8 and mask.max() <= 1
         assert np.array_equal(encode_mask(mask, size).array(), mask)
         with contextlib.suppress(InputError):  # a box outside the image

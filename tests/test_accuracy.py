@@ -199,7 +199,8 @@ def test_the_refiner_behind_another_base_tracker(monkeypatch: pytest.MonkeyPatch
     base.correct = lambda box: None
     refiner = SimpleNamespace(
         initialize=lambda image, region: None,
-        refine=lambda image, box: SimpleNamespace(mask=true_mask(2), box=box, score=0.5))
+        refine=lambda image, box, learn: SimpleNamespace(
+            mask=true_mask(2), box=box, score=0.5, probabilities=None))
     monkeypatch.setattr(accuracy, "opencv_tracker", {"csrt": base}.get)
     compared = accuracy.comparison_tracker("csrt+refiner", SimpleNamespace(refiner=refiner, profile=LITE))
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

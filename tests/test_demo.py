@@ -175,7 +175,7 @@ def test_the_camera(server: Running) -> None:
 
 def test_pictures_that_come_too_fast_are_refused(start: Callable[..., Running]) -> None:
     allowed = threading.Semaphore(0)
-    server = start(lambda count: [Held(allowed)])
+    server = start(Held(allowed))
     session = "/api/sessions/" + server.ask("POST", "/api/cameras", encoded(0, ".jpg"), 201)["session"]
     server.track(session, BOX)
     answers = [server.send("POST", f"{session}/pictures", encoded(1, ".jpg")).status for _ in range(5)]
@@ -185,7 +185,7 @@ def test_pictures_that_come_too_fast_are_refused(start: Callable[..., Running]) 
 
 def test_pause_resume_finish_and_reconnecting(start: Callable[..., Running], video: bytes) -> None:
     allowed = threading.Semaphore(0)
-    server = start(lambda count: [Held(allowed)])
+    server = start(Held(allowed))
     session = server.upload(video)
     server.track(session, BOX)
     events = server.events(session, 1)
@@ -203,7 +203,7 @@ def test_pause_resume_finish_and_reconnecting(start: Callable[..., Running], vid
 
 def test_finishing_early_keeps_what_was_tracked(start: Callable[..., Running], video: bytes) -> None:
     allowed = threading.Semaphore(0)
-    server = start(lambda count: [Held(allowed)])
+    server = start(Held(allowed))
     session = server.upload(video)
     server.track(session, BOX)
     events = server.events(session, 1)
@@ -217,7 +217,7 @@ def test_finishing_early_keeps_what_was_tracked(start: Callable[..., Running], v
 
 def test_one_video_at_a_time(start: Callable[..., Running], video: bytes) -> None:
     allowed = threading.Semaphore(0)
-    server = start(lambda count: [Held(allowed)])
+    server = start(Held(allowed))
     first, second = server.upload(video), server.upload(video)
     server.track(first, BOX)
     refused = server.ask("POST", f"{second}/track", {"boxes": [BOX]}, 409)
@@ -236,7 +236,7 @@ def test_one_video_at_a_time(start: Callable[..., Running], video: bytes) -> Non
 def test_what_goes_wrong_is_said_and_what_was_done_is_kept(
     start: Callable[..., Running], video: bytes, error: Exception, words: str
 ) -> None:
-    server = start(lambda count: [Failing(error)])
+    server = start(Failing(error))
     session = server.upload(video)
     server.track(session, BOX)
     *events, last = server.events(session, 1)
@@ -250,11 +250,13 @@ def test_what_goes_wrong_is_said_and_what_was_done_is_kept(
         assert len(zipfile.ZipFile(io.BytesIO(archive)).namelist()) > 3
 
 
-def test_trackers_that_cannot_be_built_are_reported(start: Callable[..., Running], video: bytes) -> None:
-    def build(count: int) -> list:
+class Unable(MovingBox):
+    def initialize(self, *given: object) -> None:
         raise InputError("There is no memory for so many targets; draw fewer boxes.")
 
-    server = start(build)
+
+def test_targets_that_cannot_be_learned_are_reported(start: Callable[..., Running], video: bytes) -> None:
+    server = start(Unable())
     session = server.upload(video)
     server.track(session, BOX)
     assert list(server.events(session, 1)) == [{"type": "failed", "frames": 0, "results": False,
@@ -266,7 +268,7 @@ def test_trackers_that_cannot_be_built_are_reported(start: Callable[..., Running
 
 def test_a_closed_session_is_gone(start: Callable[..., Running], video: bytes, temporary: Path) -> None:
     allowed = threading.Semaphore(0)
-    server = start(lambda count: [Held(allowed)])
+    server = start(Held(allowed))
     session = server.upload(video)
     server.track(session, BOX)
     allowed.release(1)

@@ -26,7 +26,8 @@ def read_registry(file: Path) -> dict[str, dict[str, str]]:
 def test_both_registries_name_the_same_trackers() -> None:
     outer, inner = (read_registry(ROOT / name) for name in ("trackers.ini", "workspace/trackers.ini"))
     assert set(outer) == {
-        "AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "AlphaRefine-CSRT", "StaticBox"}
+        "AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "AlphaRefine-Box", "AlphaRefine-CSRT",
+        "StaticBox"}
     assert set(inner) == set(outer)
     for name, entry in outer.items():
         assert (ROOT / entry.pop("paths")).resolve() == ROOT

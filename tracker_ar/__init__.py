@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracker_ar.base.adapted import AdaptedTracker
-    from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_refiner, build_tracker
+    from tracker_ar.multi_target import MultiTargetTracker
+    from tracker_ar.prediction import Prediction
+    from tracker_ar.tracker import AlphaRefineTracker, build_refiner, build_tracker
 
 __version__ = "0.1.0"
-__all__ = ["AdaptedTracker", "AlphaRefineTracker", "Prediction", "build_refiner", "build_tracker"]
+__all__ = [
+    "AdaptedTracker", "AlphaRefineTracker", "MultiTargetTracker", "Prediction", "build_refiner", "build_tracker",
+]
 
-_ELSEWHERE = {"AdaptedTracker": "tracker_ar.base.adapted"}
+_ELSEWHERE = {
+    "AdaptedTracker": "tracker_ar.base.adapted",
+    "MultiTargetTracker": "tracker_ar.multi_target",
+    "Prediction": "tracker_ar.prediction",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ tracker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
 from os import PathLike
 from pathlib import Path
 
@@ -18,21 +18,9 @@ from tracker_ar.base import BaseTracker
 from tracker_ar.crops import as_rgb_image
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, clip_box, region_box
+from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES, Profile
 from tracker_ar.refine import Refiner
-
-@dataclass(frozen=True)
-class Prediction:
-    """The target in one frame.
-
-    box: (4,) float64 x, y, w, h in pixels: the base tracker's box clipped to the image.
-    mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
-    score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
-    """
-
-    box: np.ndarray
-    mask: np.ndarray
-    score: float
 
 
 class AlphaRefineTracker:
@@ -75,7 +63,13 @@ class AlphaRefineTracker:
         self.base.correct(box)
         confident = found.score is None or found.score >= self.profile.confident_score
         refined = self.refiner.refine(image, box, learn=confident)
-        return Prediction(box, refined.mask, refined.score if found.score is None else found.score)
+        score = refined.score if found.score is None else found.score
+        return Prediction(box, refined.mask, score, refined.probabilities)
+
+    def __copy__(self) -> AlphaRefineTracker:
+        """A tracker with the same networks and settings that has yet to be given its target."""
+        # What base tracker and refiner know of a target they put beside their networks anew in `initialize`.
+        return AlphaRefineTracker(copy.copy(self.base), copy.copy(self.refiner), self.profile)
 
 
 def build_tracker(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from tracker_ar.demo.job import preview_path
 from tracker_ar.demo.limits import Limits, Refused
 from tracker_ar.demo.sessions import Session, Sessions
 from tracker_ar.errors import AlphaRefineError
-from tracker_ar.tracker import AlphaRefineTracker
+from tracker_ar.multi_target import SingleTargetTracker
 from tracker_ar.video.overlay import COLOURS
 
 STATIC = Path(__file__).parent / "static"
@@ -41,17 +41,17 @@ JSON_BYTES = 4000  # of a request
 
 
 def make_app(
-    build: Callable[[int], Sequence[AlphaRefineTracker]],
+    tracker: SingleTargetTracker,
     about: str,
     host: str = "127.0.0.1",
     limits: Limits | None = None,
 ) -> Starlette:
-    """The application. build: makes so many trackers. about: one line on what tracks, for the page.
+    """The application. tracker: every target gets a copy of it. about: one line on what tracks, for the page.
 
     host: the name or address that the server listens on. Shutting down waits for open streams, which
     `app.state.pages.stop()` lets end.
     """
-    pages = Pages(build, about, limits or Limits(), is_loopback(host))
+    pages = Pages(tracker, about, limits or Limits(), is_loopback(host))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -78,11 +78,11 @@ class Pages:
     """The handlers of all requests. They run in one thread, the event loop's."""
 
     def __init__(
-        self, build: Callable[[int], Sequence[AlphaRefineTracker]], about: str, limits: Limits, local: bool
+        self, tracker: SingleTargetTracker, about: str, limits: Limits, local: bool
     ) -> None:
         """local: whether only this computer can reach the server."""
         self.limits = limits
-        self.sessions = Sessions(limits, build)
+        self.sessions = Sessions(limits, tracker)
         self.closing = False
         self._about = about
         self._local = local

@@ -64,11 +64,10 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     from tracker_ar.demo.limits import Limits
     from tracker_ar.demo.server import serve
     from tracker_ar.tracker import build_tracker
-    from tracker_ar.video.follow import copies_of
 
     profile = args.profile or installed_profile(args.checkpoint)
     print(f"Loading the networks of the profile {profile} ...", flush=True)
-    fresh = build_tracker(profile, args.device, args.checkpoint)
+    tracker = build_tracker(profile, args.device, args.checkpoint)
     limits = replace(Limits(), upload_bytes=args.max_upload * 2**20, frames=args.max_frames)
 
     def ready(address: str) -> None:
@@ -78,7 +77,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
         if args.open:
             webbrowser.open(address)
 
-    serve(lambda count: copies_of(fresh, count), f"profile {profile}", args.host, listening, limits, ready)
+    serve(tracker, f"profile {profile}", args.host, listening, limits, ready)
     print("stopped; temporary files are deleted")
     return 0
 

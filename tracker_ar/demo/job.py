@@ -8,7 +8,7 @@ import logging
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ import numpy as np
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
-from tracker_ar.tracker import AlphaRefineTracker
+from tracker_ar.multi_target import SingleTargetTracker
 from tracker_ar.video.follow import TrackedFrame, follow
 from tracker_ar.video.results import ResultsFolder, coco_rle
 from tracker_ar.video.sources import Frame
@@ -41,16 +41,16 @@ class Job:
         self,
         clip: Clip,
         boxes: Sequence[np.ndarray],
-        build: Callable[[int], Sequence[AlphaRefineTracker]],
+        tracker: SingleTargetTracker,
         folder: Path,
     ) -> None:
-        """boxes: the targets, x, y, w, h, checked. build: makes so many trackers. folder: for previews and
+        """boxes: the targets, x, y, w, h, checked. tracker: every target gets a copy of it. folder: for previews and
         results; it exists."""
         self.feed = Feed()
         self.archive = folder / f"{RESULTS_NAME}.zip"
         self._clip = clip
         self._boxes = boxes
-        self._build = build
+        self._tracker = tracker
         self._folder = folder
         self._running = threading.Event()
         self._running.set()
@@ -108,9 +108,8 @@ class Job:
             source = self._clip.open(self._clip.start)
             with contextlib.closing(source.frames):
                 first = next(source.frames)
-                trackers = self._build(len(self._boxes))
                 results = ResultsFolder(self._folder / RESULTS_NAME, len(self._boxes), source.fps)
-                for frame in follow(first, self._paced(source.frames), self._boxes, trackers):
+                for frame in follow(first, self._paced(source.frames), self._boxes, self._tracker):
                     results.add(frame)
                     write_preview(self._folder, frame.number, frame.image)
                     self._tell(_frame_message(frame))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
 from tracker_ar.demo.app import make_app
 from tracker_ar.demo.limits import Limits
-from tracker_ar.tracker import AlphaRefineTracker
+from tracker_ar.multi_target import SingleTargetTracker
 from tracker_ar.video.interrupts import interruptible
 
 GRACE = 5  # seconds for requests that are being answered at the end
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    build: Callable[[int], Sequence[AlphaRefineTracker]],
+    tracker: SingleTargetTracker,
     about: str,
     host: str,
     listening: socket.socket,
@@ -51,16 +51,16 @@ def serve(
 ) -> None:
     """Answer on the socket `listening` until Ctrl-C or SIGTERM. ready: is told the address of the page.
 
-    build, about, host, limits: as of `make_app`.
+    tracker, about, host, limits: as of `make_app`.
     """
-    server = make_server(build, about, host, listening, limits, ready)
+    server = make_server(tracker, about, host, listening, limits, ready)
     # When all is closed the server raises the signal again that ended it.
     with interruptible(), contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 
 
 def make_server(
-    build: Callable[[int], Sequence[AlphaRefineTracker]],
+    tracker: SingleTargetTracker,
     about: str,
     host: str,
     listening: socket.socket,
@@ -68,7 +68,7 @@ def make_server(
     ready: Callable[[str], None],
 ) -> Server:
     """The server, not running yet; arguments as of `serve`."""
-    app = make_app(build, about, host, limits)
+    app = make_app(tracker, about, host, limits)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", ws="none",
                             server_header=False, timeout_graceful_shutdown=GRACE)
     port = listening.getsockname()[1]

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from tracker_ar.demo.job import Job, write_preview
 from tracker_ar.demo.limits import Limits, Refused
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import region_box
-from tracker_ar.tracker import AlphaRefineTracker
+from tracker_ar.multi_target import SingleTargetTracker
 
 END_PATIENCE = 20.0  # seconds in which a job should notice that it is to end: a frame or an initialisation
 
@@ -60,10 +59,10 @@ class Session:
 class Sessions:
     """All sessions, in one temporary folder that goes with `close`. To be used from one thread only."""
 
-    def __init__(self, limits: Limits, build: Callable[[int], Sequence[AlphaRefineTracker]]) -> None:
-        """build: makes so many trackers."""
+    def __init__(self, limits: Limits, tracker: SingleTargetTracker) -> None:
+        """tracker: every target gets a copy of it."""
         self.limits = limits
-        self._build = build
+        self._tracker = tracker
         self._sessions: dict[str, Session] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="alpharefine-demo-"))
 
@@ -102,7 +101,7 @@ class Sessions:
             raise Refused(409, "Another page is tracking just now, and the tracker follows one video at a "
                                "time. Finish or close it there, then start again.")
         session.runs += 1
-        session.job = Job(session.clip, regions, self._build, session.folder)
+        session.job = Job(session.clip, regions, self._tracker, session.folder)
         session.job.archive.unlink(missing_ok=True)
         session.job.start()
         return session.runs

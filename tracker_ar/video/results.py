@@ -8,7 +8,7 @@
 | `boxes.csv` | a row for every target and frame: box, score, size of the mask, state |
 | `target_1.txt`, ... | the masks of one target in the VOT text format, a line for every frame |
 
-All masks are those without overlap: a pixel that two targets claim belongs to the one with the higher score.
+All masks are those without overlap: a pixel that two targets claim belongs to the one that is more probable there.
 """
 
 from __future__ import annotations
