@@ -38,25 +38,29 @@ def write_results(folder: Path, tracker: str) -> None:
     entry = workspace.registry[tracker]
     for experiment in workspace.stack:
         for sequence in experiment.transform(list(workspace.dataset)):
+            targets = list(sequence.objects())
             if isinstance(experiment, MultiStartExperiment):
                 forward, backward = find_anchors(sequence)
                 runs = {f"{start:08d}": list(range(start, LENGTH)) for start in forward}
                 runs |= {f"{start:08d}": list(range(start, -1, -1)) for start in backward}
-            else:
+            elif len(targets) == 1:
                 runs = {"001": list(range(LENGTH))}
+            else:
+                runs = {f"{target}_001": list(range(LENGTH)) for target in targets}
             for run, frames in runs.items():
-                trajectory = _trajectory(tracker, sequence, frames)
+                target = run.partition("_")[0] if len(targets) > 1 else targets[0]
+                trajectory = _trajectory(tracker, sequence, target, frames)
                 trajectory.write(experiment.results(entry, sequence), f"{sequence.name}_{run}")
 
 
-def _trajectory(tracker: str, sequence, frames: list[int]):
+def _trajectory(tracker: str, sequence, target: str, frames: list[int]):
     from vot.region import Mask, Special
     from vot.tracker import Trajectory
 
     trajectory = Trajectory(len(frames))
     trajectory.set(0, Special(Trajectory.INITIALIZATION), {"time": 5.0})
     for place, frame in enumerate(frames[1:], 1):
-        truth = sequence.frame(frame).groundtruth().rasterize((0, 0, SIZE[1] - 1, SIZE[0] - 1))
+        truth = sequence.frame(frame).object(target).rasterize((0, 0, SIZE[1] - 1, SIZE[0] - 1))
         mask = np.roll(truth, TRACKERS[tracker], axis=1)
         trajectory.set(place, Mask(np.ascontiguousarray(mask), (0, 0)),
                        {"time": SECONDS[tracker], "profile": f"made-{tracker.lower()}"})

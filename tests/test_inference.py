@@ -64,9 +64,9 @@ class TestPacking:
         prepare_for_inference(fast, torch.device("cpu"))
         images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
         box = torch.tensor([[32.0, 40.0, 64.0, 50.0]])
-        fast.search(fast.reference_kernel(images[:1, :, :64, :64], box), images[:1, :, :64, :64])
+        fast.segment(fast.learn(images[:1, :, :64, :64], box), images[:1, :, :64, :64])
         before = images.clone()
-        expected, actual = (net.search(net.reference_kernel(images[:1], box), images) for net in (plain, fast))
+        expected, actual = (net.segment(net.learn(images[:1], box), images).logits for net in (plain, fast))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
         assert torch.equal(images, before)
 

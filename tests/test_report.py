@@ -204,7 +204,7 @@ def test_results_of_a_tracker_that_nobody_registered(
     assert "Stranger: in results/, but not in the registry" in capsys.readouterr().out
 
 
-def test_stack_with_one_experiment_and_box_results(tmp_path: Path) -> None:
+def test_stack_without_a_run_over_the_whole_sequence(tmp_path: Path) -> None:
     stack = ("title: Only restarts\nexperiments:\n  restarts:\n    type: multistart\n    analyses:\n"
              "      - type: multistart_average_ar\n        name: ar\n")
     folder = write_workspace(tmp_path, stack)
@@ -214,6 +214,35 @@ def test_stack_with_one_experiment_and_box_results(tmp_path: Path) -> None:
     assert page.row("The shifted <one>")[2] == "1.000"  # robustness
     assert "Only restarts" in page.text and "restarts" in page.text
     assert len(page.pictures) == 2 and "averaged over" not in page.text
+
+
+def test_several_targets_in_a_sequence(tmp_path: Path) -> None:
+    stack = ("title: Two\nexperiments:\n  both:\n    type: unsupervised\n    multiobject: true\n    analyses:\n"
+             "      - type: average_accuracy\n")
+    folder = write_workspace(tmp_path, stack)
+    for sequence in (folder / "sequences/still", folder / "sequences/moving"):
+        (sequence / "groundtruth.txt").rename(sequence / "groundtruth_1.txt")
+        moved = (sequence / "groundtruth_1.txt").read_text().replace(",20,20,20,", ",40,20,20,")
+        (sequence / "groundtruth_2.txt").write_text(moved)
+    write_results(folder, "Perfect")
+    assert cli.main(["report", str(folder)]) == 0
+    page = Page(folder / PAGE)
+    assert page.row("The perfect <one>", "made-perfect")[0] == "1.000"
+    red = [(picture[..., 2].astype(int) - picture[..., 0] > 60).mean() for picture in page.pictures]
+    assert len(red) == 2 and min(red) > 1.5 * 400 / (SIZE[0] * SIZE[1])
+
+
+def test_stack_with_restarts_after_failures(tmp_path: Path) -> None:
+    stack = ("title: Old\nexperiments:\n  baseline:\n    type: supervised\n    analyses:\n"
+             "      - type: supervised_average_ar\n        sensitivity: 30\n"
+             "      - type: supervised_eao_score\n        low: 4\n        high: 8\n"
+             "      - type: supervised_eao_curve\n")
+    folder = write_workspace(tmp_path, stack)
+    write_results(folder, "Shifted")
+    assert cli.main(["report", str(folder)]) == 0
+    page = Page(folder / PAGE)
+    assert page.row("The shifted <one>")[1:4] == ["0.333", "0.000", "0.333"]
+    assert "Expected Average Overlap, baseline" in page.text and len(page.pictures) == 2
 
 
 @pytest.mark.parametrize(("spoil", "words"), [

@@ -85,7 +85,7 @@ def collect(workspace: Workspace, trackers: list[Tracker], notes: list[str], pro
     profiles = {tracker.reference: ", ".join(sorted(reported_profiles(workspace, tracker.reference)))
                 for tracker in trackers}
     labels = {tracker.reference: tracker.label for tracker in trackers}
-    return Results(str(workspace.directory), workspace.stack.title, _ranked(labels, experiments), profiles,
+    return Results(Path(workspace.directory).name, workspace.stack.title, _ranked(labels, experiments), profiles,
                    experiments, notes)
 
 

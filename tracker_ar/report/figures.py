@@ -41,8 +41,9 @@ def curves(plot: Plot, heading: str, trackers: dict[str, str], scores: dict[str,
         if plot.interval:
             low, high = plot.interval
             axes.axvspan(low, high, color=_INK, alpha=0.07, lw=0)
-            axes.text((low + high) / 2, 1.0, f"averaged over {low} to {high}", ha="center", va="bottom",
-                      fontsize=8.5, transform=axes.get_xaxis_transform())
+            middle = (min(low, plot.x[-1]) + min(high, plot.x[-1])) / 2
+            axes.text(middle, 1.0, f"averaged over {low} to {high}", ha="center", va="bottom", fontsize=8.5,
+                      transform=axes.get_xaxis_transform())
         for index, (tracker, label) in enumerate(trackers.items()):
             if tracker in plot.curves:
                 score = f"  {scores[tracker]:.3f}" if tracker in scores else ""
@@ -124,7 +125,9 @@ def _histogram(axes: Axes, times: np.ndarray, edges: np.ndarray, shade: str) -> 
     axes.axvline(np.median(times), color=_INK, lw=1.2, ls=(0, (2, 2)))
     axes.set(xscale="log", yticks=[], xlim=(edges[0], edges[-1]))
     axes.spines["left"].set_visible(False)
+    within_a_decade = edges[-1] < 10 * edges[0]
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if within_a_decade else "")
 
 
 def _names(experiments: Sequence[ExperimentResults], realtime: bool) -> str:

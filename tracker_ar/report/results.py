@@ -72,8 +72,8 @@ class ExperimentResults:
 class Results:
     """A workspace as the report shows it.
 
-    trackers: references, in the order shown, with their labels. profiles: by tracker, empty where its results
-    name none. notes: what is missing or cannot be read, in words.
+    workspace: the name of its folder. trackers: references, in the order shown, with their labels. profiles:
+    by tracker, empty where its results name none. notes: what is missing or cannot be read, in words.
     """
 
     workspace: str
