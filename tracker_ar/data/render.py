@@ -183,7 +183,7 @@ def _piece(number: int, layer: Layer, view: View, to_window: np.ndarray) -> _Pie
     inverse = np.linalg.inv(matrix)
     origin = (0, 0)
     if bend is None:
-        origin, stop = _shown(inverse, side, (height, width))
+        origin, stop = _shown(inverse, side, (height, width), alpha is None)
         rows, columns = slice(origin[1], stop[1]), slice(origin[0], stop[0])
         pixels, alpha = (None if one is None else one[rows, columns] for one in (pixels, alpha))
     tone = layer.tones[view.frame] if layer.tones else None
@@ -193,16 +193,23 @@ def _piece(number: int, layer: Layer, view: View, to_window: np.ndarray) -> _Pie
 
 
 def _shown(
-    inverse: np.ndarray, side: float, shape: tuple[int, int]
+    inverse: np.ndarray, side: float, shape: tuple[int, int], reflects: bool
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last x and y of the part of a layer that a window shows; the whole where it shows beyond."""
+    """First and last x and y of the part of a layer that a window shows, also mirrored beyond its edge."""
+    limit = np.array(shape[::-1])
+    whole = (0, 0), (int(limit[0]), int(limit[1]))
     corners = inverse @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
+    if corners[2].min() <= 0:
+        return whole
     points = corners[:2] / corners[2]
     first, last = np.floor(points.min(1)).astype(int) - 2, np.ceil(points.max(1)).astype(int) + 2
-    limit = np.array(shape[::-1])
-    if corners[2].min() <= 0 or (first < 0).any() or (last > limit).any():
-        return (0, 0), (int(limit[0]), int(limit[1]))
-    return (int(first[0]), int(first[1])), (int(last[0]), int(last[1]))
+    start, stop = np.clip(first, 0, limit - 1), np.clip(last, 1, limit)
+    if reflects:
+        if (-first >= limit).any() or (last >= 2 * limit).any():
+            return whole
+        start = np.where(last > limit, np.minimum(start, np.maximum(0, 2 * limit - last - 2)), start)
+        stop = np.where(first < 0, np.maximum(stop, np.minimum(limit, 2 - first)), stop)
+    return (int(start[0]), int(start[1])), (int(stop[0]), int(stop[1]))
 
 
 def _slot(pieces: list[_Piece]) -> Slot:
