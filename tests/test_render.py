@@ -10,10 +10,15 @@ import pytest
 import torch
 from training_data import make_folder
 
+from tracker_ar.data.camera import compressed, pack_shots, take_shots
 from tracker_ar.data.library import ImageLibrary
+from tracker_ar.data.photometry import Degradation
 from tracker_ar.data.render import View, pack, render
+from tracker_ar.data.samples import Shot, plan_pair, take
 from tracker_ar.data.scene import Layer, Scene
+from tracker_ar.data.sources import SequenceGeometry, SyntheticSource
 from tracker_ar.data.synthetic import SceneSampler, SceneSettings
+from tracker_ar.train.rendered import RenderedSource, pair_batch, sequence_batch
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +100,78 @@ def test_a_view_does_not_depend_on_the_others(library: ImageLibrary) -> None:
         alone = render(pack([view], 96))
         assert (together[0][number] - alone[0][0]).abs().max() <= 1.0
         assert torch.equal(together[1][number], alone[1][0])
+
+
+def pictures(library: ImageLibrary, count: int, size: int) -> list[Shot]:
+    sampler = SceneSampler(library)
+    plans = [plan_pair(sampler, np.random.default_rng(seed), size) for seed in range(count)]
+    return [shot for plan in plans for shot in (plan.reference, plan.search)]
+
+
+def test_shots_look_like_those_taken_one_by_one(library: ImageLibrary) -> None:
+    shots = pictures(library, 24, 96)
+    changes = [shot.degradation for shot in shots]
+    for kind in ("defocus", "motion", "noise", "quality"):
+        assert any(getattr(change, kind) is not None for change in changes)
+    images, masks = take_shots(pack_shots(shots, 96))
+    differences, overlaps = [], []
+    for shot, image, mask in zip(shots, images, masks):
+        pixels, known = take(shot, 96)
+        differences.append(np.abs(image.numpy().astype(int) - pixels).mean())
+        overlaps.append(1 - (mask.numpy() ^ known).sum() / max(1, (mask.numpy() | known).sum()))
+    assert np.median(differences) < 1.5 and max(differences) < 6.0
+    assert np.median(overlaps) > 0.99 and min(overlaps) > 0.9
+
+
+@pytest.mark.parametrize("quality", [25, 60, 90])
+def test_compression_loses_what_jpeg_loses(quality: int) -> None:
+    rng = np.random.default_rng(1)
+    pixels = cv2.GaussianBlur(rng.integers(0, 256, (64, 80, 3), dtype=np.uint8), (0, 0), 2.5)
+    pixels = cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX)
+    _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    expected = cv2.imdecode(code, cv2.IMREAD_COLOR).astype(float)
+    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    found = compressed(batch, torch.tensor([quality]))[0].permute(1, 2, 0).numpy()
+    loss = np.abs(pixels - expected).mean()
+    assert np.abs(found - expected).mean() < 0.35 * loss + 0.5
+
+
+@pytest.mark.parametrize("motion", [(4, 0.0), (5, 0.7), (7, 1.5)])
+def test_motion_blur_is_that_of_opencv(motion: tuple[int, float]) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    scene = Scene((48, 48), [Layer([pixels], None, np.eye(3)[None])])
+    tone = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
+    view = View(scene, 0, (0.0, 0.0, 48.0, 48.0), 48, cv2.BORDER_REPLICATE)
+    shot = Shot(view, tone, Degradation(motion=motion), False, True)
+    images, _ = take_shots(pack_shots([shot], 48))
+    np.testing.assert_allclose(images[0].numpy().astype(int), take(shot, 48)[0], atol=1)
+
+
+def test_rendered_batches_are_those_of_the_same_seeds(library: ImageLibrary) -> None:
+    sampler = SceneSampler(library)
+    here = torch.device("cpu")
+    generators = [[np.random.default_rng(seed) for seed in range(6)] for _ in range(2)]
+    ours, single = (
+        pair_batch(kind(sampler), some, 64).to(here)
+        for kind, some in zip((RenderedSource, SyntheticSource), generators)
+    )
+    assert torch.equal(ours.boxes, single.boxes)
+    for name in ("references", "searches"):
+        difference = (getattr(ours, name).float() - getattr(single, name).float()).abs()
+        assert difference.mean() < 3 and getattr(ours, name).dtype == torch.uint8
+    for name in ("reference_masks", "masks"):
+        assert (getattr(ours, name) != getattr(single, name)).float().mean() < 0.02
+    geometry = SequenceGeometry((1, 2), 64, 4.0, (1.0, 2.0), (0.1, 0.2))
+
+    def propose(boxes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return boxes[1:].flatten(0, 1), torch.zeros(2), torch.ones(2)
+
+    generators = [[np.random.default_rng(seed) for seed in range(4)] for _ in range(2)]
+    ours, single = (
+        sequence_batch(kind(sampler), some, geometry, propose).to(here)
+        for kind, some in zip((RenderedSource, SyntheticSource), generators)
+    )
+    assert ours.images.shape == (12, 64, 64, 3)
+    for name in ("boxes", "proposals", "drawn", "target"):
+        assert torch.equal(getattr(ours, name), getattr(single, name))
+    assert (ours.images.float() - single.images.float()).abs().flatten(1).mean(1).max() < 8

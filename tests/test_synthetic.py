@@ -12,8 +12,9 @@ from training_data import make_folder
 
 from tracker_ar.data.library import ImageLibrary
 from tracker_ar.data.photometry import degrade, draw_degradation, tone_table
-from tracker_ar.data.samples import base_sequence, refiner_pair
+from tracker_ar.data.samples import refiner_pair
 from tracker_ar.data.scene import Layer, Scene, warp, window_matrix
+from tracker_ar.data.sources import SequenceGeometry, SyntheticSource
 from tracker_ar.data.synthetic import SceneSampler, SceneSettings
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask, box_iou
@@ -156,7 +157,8 @@ def test_base_boxes_lie_on_the_target() -> None:
             ]
             return Scene(scene.frame_size, layers)
 
-    sequence = base_sequence(OneScene(), np.random.default_rng(1), (2, 2), 128, 3.0, (1.0, 2.0), (0.1, 0.2))
+    geometry = SequenceGeometry((2, 2), 128, 3.0, (1.0, 2.0), (0.1, 0.2))
+    sequence = SyntheticSource(OneScene()).sequence(np.random.default_rng(1), geometry)
     assert sequence.images.shape == (4, 128, 128, 3) and sequence.boxes.shape == (4, 4)
     for pixels, (x, y, w, h) in zip(sequence.images, sequence.boxes):
         rows, columns = slice(int(y + h / 3), int(y + 2 * h / 3)), slice(int(x + w / 3), int(x + 2 * w / 3))
@@ -168,9 +170,8 @@ def test_samples_depend_on_the_seed_alone(library: ImageLibrary) -> None:
     def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
         sampler = SceneSampler(library)
         pair = refiner_pair(sampler, np.random.default_rng(seed), 64)
-        sequence = base_sequence(
-            sampler, np.random.default_rng(seed), (1, 1), 64, 5.0, (3.0, 4.5), (0.25, 0.5)
-        )
+        geometry = SequenceGeometry((1, 1), 64, 5.0, (3.0, 4.5), (0.25, 0.5))
+        sequence = SyntheticSource(sampler).sequence(np.random.default_rng(seed), geometry)
         return pair.search, sequence.images
 
     first, again, other = draw(1), draw(1), draw(2)

@@ -38,6 +38,7 @@ from tracker_ar.train.distribution import Share, joined
 from tracker_ar.train.loop import Budget, Place, Trainer
 from tracker_ar.train.recipes import RECIPES, RefinerRecipe, Schedule
 from tracker_ar.train.refiner import RefinerTask
+from tracker_ar.train.rendered import RenderedSource
 from tracker_ar.train.supply import supply
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,25 @@ def test_two_processes_train_as_one(folder: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, first[name]) for name, value in on.network.named_parameters())
 
 
+def test_torch_renders_what_a_training_sees(folder: Path, tmp_path: Path) -> None:
+    sampler = SceneSampler(ImageLibrary(folder))
+    small = {
+        "lite-refiner": {"sizes": ((0.0, 64),)},
+        "lite-base": {"image_size": 64, "train_frames": 1, "test_frames": 1, "proposals": 8},
+    }
+    for name, kind in (("lite-refiner", RefinerTask), ("lite-base", BaseTask)):
+        recipe = replace(RECIPES[name], batch_size=2, **small[name])
+        parts = []
+        for source in (SyntheticSource(sampler), RenderedSource(sampler)):
+            trainer = Trainer(kind(recipe, source, source), tmp_path / "none", Budget(steps=2))
+            parts.append(trainer.train_step())
+        assert parts[0]["loss"] == pytest.approx(parts[1]["loss"], rel=0.1)
+    # Packed batches come through a worker process.
+    recipe = replace(RECIPES["lite-refiner"], batch_size=2, **small["lite-refiner"])
+    task = RefinerTask(recipe, source, source)
+    assert Trainer(task, tmp_path / "none", Budget(steps=2), Place(workers=1)).train_step()["loss"] > 0
+
+
 def test_processes_divide_every_batch(folder: Path) -> None:
     whole = refiner(folder, Share()).batch(3, 0.0)
     parts = [refiner(folder, Share(rank, 2)).batch(3, 0.0) for rank in range(2)]
@@ -140,7 +160,7 @@ class Dying(Regression):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("task", "message"),
-    [(Failing, "^image.jpg: missing$"), (Dying, "DataLoader worker(.|\n)*fewer --workers")],
+    [(Failing, "^image.jpg: missing$"), (Dying, "worker process ended(.|\n)*fewer --workers")],
 )
 def test_what_fails_in_a_worker_is_said(task: type[Regression], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):

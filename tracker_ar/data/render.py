@@ -43,7 +43,8 @@ class Slot:
         pixels: uint8 (n, H, W, 3). alpha: uint8 (n, H, W).
         origin, extent: float32 (n, 2), x and y: where the stored part begins, the size of the whole layer.
         inverse: float32 (n, 3, 3), window to layer coordinates.
-        bounds: float32 (n, 4), left, top, right, bottom of the layer in the window.
+        bounds: float32 (n, 4), left, top, right, bottom of the layer in the view.
+        rows, columns: int64 (n, h), (n, w), the part of the view that is drawn: all parts are equally large.
         tables: int64 (n, 3, 256), the tone.
         bends: float32 (n, 2, 5, 5), displacements, and cells: float32 (n,), how many of the five count.
         paints, targets, reflects: bool (n,): it has pixels; it is the target; it is a background, which
@@ -57,6 +58,8 @@ class Slot:
     extent: Tensor
     inverse: Tensor
     bounds: Tensor
+    rows: Tensor
+    columns: Tensor
     tables: Tensor
     bends: Tensor
     cells: Tensor
@@ -132,7 +135,7 @@ def pack(views: Sequence[View], size: int) -> PackedViews:
                 columns.append([])
             columns[depth].append(piece)
     black = torch.tensor([view.border == cv2.BORDER_CONSTANT for view in views])
-    return PackedViews([_slot(column) for column in columns], size, torch.tensor(frames), black)
+    return PackedViews([_slot(column, size) for column in columns], size, torch.tensor(frames), black)
 
 
 @torch.no_grad()
@@ -143,17 +146,17 @@ def render(packed: PackedViews) -> tuple[Tensor, Tensor]:
         float32 (N, 3, S, S) of whole numbers 0 to 255, RGB, and the visible target, uint8 {0, 1} (N, S, S).
     """
     count, size, device = len(packed.frames), packed.size, packed.frames.device
-    canvas = torch.zeros(count, 3, size, size, device=device)
+    canvas = torch.zeros(count, size, size, 3, device=device)
     label = torch.zeros(count, size, size, dtype=torch.bool, device=device)
-    middles = torch.arange(size, device=device) + 0.5
     for slot in packed.slots:
-        pixels, alpha = _drawn(slot, middles)
+        pixels, alpha = _drawn(slot)
         opaque = alpha > 127
-        known = label[slot.views]
+        place = slot.views[:, None, None], slot.rows[:, :, None], slot.columns[:, None, :]
         # An opaque target marks its pixels, and anything opaque before it takes them away again.
-        label[slot.views] = torch.where(opaque, slot.targets[:, None, None], known)
-        weight = (alpha / 255.0 * slot.paints[:, None, None])[:, None]
-        canvas[slot.views] = torch.lerp(canvas[slot.views], pixels, weight).round()
+        label[place] = torch.where(opaque, slot.targets[:, None, None], label[place])
+        weight = (alpha / 255.0 * slot.paints[:, None, None])[..., None]
+        canvas[place] = torch.lerp(canvas[place], pixels, weight).round()
+    canvas = canvas.permute(0, 3, 1, 2)
     return _beyond_frames(packed, canvas, label)
 
 
@@ -183,7 +186,7 @@ def _piece(number: int, layer: Layer, view: View, to_window: np.ndarray) -> _Pie
     inverse = np.linalg.inv(matrix)
     origin = (0, 0)
     if bend is None:
-        origin, stop = _shown(inverse, side, (height, width))
+        origin, stop = _shown(inverse, side, (height, width), alpha is None)
         rows, columns = slice(origin[1], stop[1]), slice(origin[0], stop[0])
         pixels, alpha = (None if one is None else one[rows, columns] for one in (pixels, alpha))
     tone = layer.tones[view.frame] if layer.tones else None
@@ -193,23 +196,31 @@ def _piece(number: int, layer: Layer, view: View, to_window: np.ndarray) -> _Pie
 
 
 def _shown(
-    inverse: np.ndarray, side: float, shape: tuple[int, int]
+    inverse: np.ndarray, side: float, shape: tuple[int, int], reflects: bool
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last x and y of the part of a layer that a window shows; the whole where it shows beyond."""
+    """First and last x and y of the part of a layer that a window shows, also mirrored beyond its edge."""
+    limit = np.array(shape[::-1])
+    whole = (0, 0), (int(limit[0]), int(limit[1]))
     corners = inverse @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
+    if corners[2].min() <= 0:
+        return whole
     points = corners[:2] / corners[2]
     first, last = np.floor(points.min(1)).astype(int) - 2, np.ceil(points.max(1)).astype(int) + 2
-    limit = np.array(shape[::-1])
-    if corners[2].min() <= 0 or (first < 0).any() or (last > limit).any():
-        return (0, 0), (int(limit[0]), int(limit[1]))
-    return (int(first[0]), int(first[1])), (int(last[0]), int(last[1]))
+    start, stop = np.clip(first, 0, limit - 1), np.clip(last, 1, limit)
+    if reflects:
+        if (-first >= limit).any() or (last >= 2 * limit).any():
+            return whole
+        start = np.where(last > limit, np.minimum(start, np.maximum(0, 2 * limit - last - 2)), start)
+        stop = np.where(first < 0, np.maximum(stop, np.minimum(limit, 2 - first)), stop)
+    return (int(start[0]), int(start[1])), (int(stop[0]), int(stop[1]))
 
 
-def _slot(pieces: list[_Piece]) -> Slot:
+def _slot(pieces: list[_Piece], size: int) -> Slot:
     count = len(pieces)
     height, width = (max(piece.shape[axis] for piece in pieces) for axis in range(2))
     pixels = np.zeros((count, height, width, 3), np.uint8)
     alpha = np.zeros((count, height, width), np.uint8)
+    drawn = [_places([piece.bounds[axis :: 2] for piece in pieces], size) for axis in (1, 0)]
     tables = np.tile(np.arange(256), (count, 3, 1))
     bends = np.zeros((count, 2, _BEND_CELLS, _BEND_CELLS), np.float32)
     cells = np.full(count, _BEND_CELLS, np.float32)
@@ -231,6 +242,8 @@ def _slot(pieces: list[_Piece]) -> Slot:
         extent=torch.tensor([piece.extent for piece in pieces], dtype=torch.float32),
         inverse=torch.from_numpy(np.stack([piece.inverse for piece in pieces]).astype(np.float32)),
         bounds=torch.tensor([piece.bounds for piece in pieces], dtype=torch.float32),
+        rows=torch.from_numpy(drawn[0]),
+        columns=torch.from_numpy(drawn[1]),
         tables=torch.from_numpy(tables),
         bends=torch.from_numpy(bends),
         cells=torch.from_numpy(cells),
@@ -240,9 +253,16 @@ def _slot(pieces: list[_Piece]) -> Slot:
     )
 
 
-def _drawn(slot: Slot, middles: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (n, 3, S, S) and alpha (n, S, S) of a slot in its windows, whole numbers 0 to 255."""
-    points, outside = _layer_points(slot, middles)
+def _places(ranges: list[tuple[float, float]], size: int) -> np.ndarray:
+    """Equally many places along one axis that hold every range (start, stop), as far as it is in 0 to size."""
+    starts, stops = np.clip(np.array(ranges), 0, size).astype(np.int64).T
+    length = max(1, int((stops - starts).max()))
+    return np.minimum(starts, size - length)[:, None] + np.arange(length)
+
+
+def _drawn(slot: Slot) -> tuple[Tensor, Tensor]:
+    """Pixels (n, h, w, 3) and alpha (n, h, w) of what a slot draws, whole numbers 0 to 255."""
+    points, outside = _layer_points(slot)
     count, height, width = slot.alpha.shape
     stored = points.new_tensor([width, height])
     extent, origin = (value[:, None, None] for value in (slot.extent, slot.origin))
@@ -256,7 +276,7 @@ def _drawn(slot: Slot, middles: Tensor) -> tuple[Tensor, Tensor]:
     stored_pixels = slot.pixels.permute(0, 3, 1, 2).float()
     pixels = F.grid_sample(stored_pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     whole = pixels.round().long().clamp(0, 255).flatten(2)
-    toned = slot.tables.gather(2, whole).unflatten(2, pixels.shape[2:]).float()
+    toned = slot.tables.gather(2, whole).unflatten(2, pixels.shape[2:]).float().permute(0, 2, 3, 1)
     grid = (points - origin) / stored * 2.0 - 1.0
     alpha = F.grid_sample(
         slot.alpha[:, None].float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
@@ -265,15 +285,13 @@ def _drawn(slot: Slot, middles: Tensor) -> tuple[Tensor, Tensor]:
     return toned, alpha
 
 
-def _layer_points(slot: Slot, middles: Tensor) -> tuple[Tensor, Tensor]:
-    """Layer coordinates (n, S, S, 2) of the windows' pixels, bent; and where the layer does not reach."""
-    size = len(middles)
-    window = torch.stack((middles.expand(size, size), middles[:, None].expand(size, size)), -1)
-    homogeneous = torch.cat((window, torch.ones_like(window[..., :1])), -1)
-    mapped = torch.einsum("nij,hwj->nhwi", slot.inverse, homogeneous)
-    points = mapped[..., :2] / mapped[..., 2:]
+def _layer_points(slot: Slot) -> tuple[Tensor, Tensor]:
+    """Layer coordinates (n, h, w, 2) of the drawn pixels, bent; and where the layer does not reach."""
+    x, y = torch.broadcast_tensors(slot.columns[:, None, :] + 0.5, slot.rows[:, :, None] + 0.5)
+    homogeneous = torch.stack((x, y, torch.ones_like(x)), -1)
+    mapped = homogeneous.flatten(1, 2) @ slot.inverse.transpose(1, 2)
+    points = (mapped[..., :2] / mapped[..., 2:]).unflatten(1, x.shape[1:])
     left, top, right, bottom = (slot.bounds[:, index, None, None] for index in range(4))
-    x, y = window[..., 0], window[..., 1]
     outside = (x < left) | (x > right) | (y < top) | (y > bottom)
     if not slot.bends.any():
         return points, outside

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from tracker_ar.data.photometry import apply_tone, degrade, draw_degradation, to_grey, tone_table
+from tracker_ar.data.photometry import (
+    Degradation,
+    apply_tone,
+    degrade,
+    draw_degradation,
+    to_grey,
+    tone_table,
+)
+from tracker_ar.data.render import View
 from tracker_ar.data.scene import Scene, window_matrix
 from tracker_ar.data.synthetic import SceneSampler
 
@@ -44,28 +52,54 @@ class BaseSequence:
     boxes: np.ndarray
 
 
-def refiner_pair(sampler: SceneSampler, rng: np.random.Generator, size: int) -> RefinerPair:
-    """A pair whose search crop is cut around an imperfect box, as the base tracker's is."""
+@dataclass(frozen=True)
+class Shot:
+    """One crop before it is made: a view of a scene, and what happens to the picture of it."""
+
+    view: View
+    tone: np.ndarray
+    degradation: Degradation
+    grey: bool
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """A pair before its crops are made; `box` is that of `RefinerPair`."""
+
+    reference: Shot
+    search: Shot
+    box: np.ndarray
+    box_only: bool
+
+
+def plan_pair(sampler: SceneSampler, rng: np.random.Generator, size: int) -> PairPlan:
+    """Draw a pair whose search crop is cut around an imperfect box, as the base tracker's is."""
     scene, boxes = _visible_scene(sampler, rng, 2)
     mirror = rng.random() < 0.1
     grey = rng.random() < 0.05
-    pixels, known = _view(scene, 0, _around(boxes[0], 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
+    reference = _shot(scene, 0, _around(boxes[0], 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
     # The entry counts the crop's middle as (size - 1) / 2.
     corner = (size - 1) / 2 - size / 4
     reference_box = np.array([corner, corner, size / 2, size / 2], np.float32)
     guess = _imperfect(boxes[1], rng)
-    search, mask = _view(scene, 1, _around(guess, 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
-    if rng.random() < 0.5:
-        pixels, known, search, mask = pixels[:, ::-1], known[:, ::-1], search[:, ::-1], mask[:, ::-1]
-    if mirror:
-        search, mask = search[:, ::-1], mask[:, ::-1]
-    if rng.random() < _BOX_ONLY:
+    search = _shot(scene, 1, _around(guess, 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
+    flip = rng.random() < 0.5
+    reference, search = replace(reference, mirrored=flip), replace(search, mirrored=flip != mirror)
+    return PairPlan(reference, search, reference_box, rng.random() < _BOX_ONLY)
+
+
+def refiner_pair(sampler: SceneSampler, rng: np.random.Generator, size: int) -> RefinerPair:
+    """Draw a pair and make its crops."""
+    plan = plan_pair(sampler, rng, size)
+    reference, known = take(plan.reference, size)
+    search, mask = take(plan.search, size)
+    if plan.box_only:
         known = np.ones_like(known)
-    images = (np.ascontiguousarray(image) for image in (pixels, known, search, mask))
-    return RefinerPair(reference_box, *images)
+    return RefinerPair(plan.box, reference, known, search, mask)
 
 
-def base_sequence(
+def plan_sequence(
     sampler: SceneSampler,
     rng: np.random.Generator,
     frames: tuple[int, int],
@@ -73,7 +107,7 @@ def base_sequence(
     factor: float,
     centre_jitter: tuple[float, float],
     scale_jitter: tuple[float, float],
-) -> BaseSequence:
+) -> tuple[list[Shot], np.ndarray]:
     """Train frames, then test frames, each a jittered search region of `factor` times the target.
 
     Args:
@@ -82,21 +116,24 @@ def base_sequence(
         centre_jitter, scale_jitter: the settings of DiMP (Bhat et al., 2019) for train and test frames:
             the centre moves by up to half of `centre_jitter` target sizes either way, the scale by
             exp(N(0, scale_jitter)).
+
+    Returns:
+        the crops before they are made, and the boxes of `BaseSequence`.
     """
     scene, boxes = _visible_scene(sampler, rng, sum(frames))
     grey = rng.random() < 0.05
     mirror = rng.random() < 0.5
-    images, inside = [], []
+    shots, inside = [], []
     for frame, box in enumerate(boxes):
         test = int(frame >= frames[0])
         region = _search_region(box, scene.frame_size, factor, centre_jitter[test], scale_jitter[test], rng)
-        pixels, _ = _view(scene, frame, region, size, cv2.BORDER_REPLICATE, rng, grey)
+        shot = _shot(scene, frame, region, size, cv2.BORDER_REPLICATE, rng, grey)
+        shots.append(replace(shot, mirrored=mirror))
         x, y, w, h = _into_window(box, region, size)
         if mirror:
-            pixels, x = pixels[:, ::-1], size - x - w
-        images.append(pixels)
+            x = size - x - w
         inside.append((x, y, w, h))
-    return BaseSequence(np.stack(images), np.array(inside, np.float32))
+    return shots, np.array(inside, np.float32)
 
 
 def _visible_scene(
@@ -115,7 +152,7 @@ def _visible_scene(
     return scene, boxes
 
 
-def _view(
+def _shot(
     scene: Scene,
     frame: int,
     region: tuple[float, float, float, float],
@@ -123,19 +160,28 @@ def _view(
     border: int,
     rng: np.random.Generator,
     grey: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Render, in two of five views at a lower resolution first, then change the light and degrade."""
+) -> Shot:
+    """Two of five views have a lower resolution at first."""
     inner = size
     if rng.random() < 0.4:
         inner = int(size * rng.uniform(0.3, 0.9))
-    pixels, mask = scene.render(frame, region, (inner, inner), border)
-    pixels = apply_tone(pixels, tone_table(rng, 0.6 * rng.random()))
-    pixels = degrade(pixels, draw_degradation(inner, rng))
-    if inner != size:
+    tone = tone_table(rng, 0.6 * rng.random())
+    return Shot(View(scene, frame, region, inner, border), tone, draw_degradation(inner, rng), grey)
+
+
+def take(shot: Shot, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Render a view, change its light, degrade it, enlarge it to `size`: RGB uint8, and the target's mask."""
+    view = shot.view
+    pixels, mask = view.scene.render(view.frame, view.region, (view.side, view.side), view.border)
+    pixels = degrade(apply_tone(pixels, shot.tone), shot.degradation)
+    if view.side != size:
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
         soft = cv2.resize(mask * 255, (size, size), interpolation=cv2.INTER_LINEAR)
         mask = (soft > 127).astype(np.uint8)
-    return (to_grey(pixels) if grey else pixels), mask
+    pixels = to_grey(pixels) if shot.grey else pixels
+    if shot.mirrored:
+        pixels, mask = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(mask[:, ::-1])
+    return pixels, mask
 
 
 def _around(box: np.ndarray, factor: float) -> tuple[float, float, float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from tracker_ar.crops import refiner_crop, sample_patch
 from tracker_ar.data.datasets.interface import Frame
 from tracker_ar.data.photometry import to_grey
-from tracker_ar.data.samples import BaseSequence, RefinerPair, base_sequence, refiner_pair
+from tracker_ar.data.samples import BaseSequence, RefinerPair, Shot, plan_sequence, refiner_pair, take
 from tracker_ar.data.sampling import FrameSampling, Mixture
 from tracker_ar.data.synthetic import SceneSampler
 from tracker_ar.errors import DataError
@@ -58,7 +58,12 @@ class SyntheticSource:
         return refiner_pair(self.sampler, rng, size)
 
     def sequence(self, rng: np.random.Generator, geometry: SequenceGeometry) -> BaseSequence:
-        return base_sequence(
+        shots, boxes = self.plan(rng, geometry)
+        return BaseSequence(np.stack([take(shot, geometry.size)[0] for shot in shots]), boxes)
+
+    def plan(self, rng: np.random.Generator, geometry: SequenceGeometry) -> tuple[list[Shot], np.ndarray]:
+        """The crops of `sequence` before they are made, and their boxes."""
+        return plan_sequence(
             self.sampler,
             rng,
             geometry.frames,

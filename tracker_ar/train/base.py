@@ -15,7 +15,6 @@ from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.batches import (
     VALIDATION_SEED,
     SequenceBatch,
-    collate_sequences,
     initialise,
     low_precision,
     normalised,
@@ -23,6 +22,7 @@ from tracker_ar.train.batches import (
 from tracker_ar.train.distribution import Share
 from tracker_ar.train.labels import box_proposals, gaussian_labels
 from tracker_ar.train.losses import hinge_score_loss, kl_box_loss
+from tracker_ar.train.rendered import PackedSequences, sequence_batch
 from tracker_ar.train.recipes import BaseRecipe, Schedule
 
 _VALIDATION_BATCHES = 10
@@ -98,7 +98,7 @@ class BaseTask:
         for stage in self.recipe.frozen:
             self.network.feature_extractor.get_submodule(stage).eval()
 
-    def batch(self, step: int, progress: float) -> SequenceBatch:
+    def batch(self, step: int, progress: float) -> SequenceBatch | PackedSequences:
         """This process's sequences of a step."""
         seeds = [(self.seed, step, index) for index in self.indices]
         # Every process draws other proposals.
@@ -125,12 +125,13 @@ class BaseTask:
 
     def _batch(
         self, source: SequenceSource, seeds: list[tuple[int, ...]], generator: torch.Generator
-    ) -> SequenceBatch:
-        geometry = self.recipe.geometry
-        sequences = [source.sequence(np.random.default_rng(seed), geometry) for seed in seeds]
-        images, boxes = collate_sequences(sequences)
-        test_boxes = boxes[self.recipe.train_frames :].flatten(0, 1)
-        return SequenceBatch(images, boxes, *box_proposals(test_boxes, self.recipe.proposals, generator))
+    ) -> SequenceBatch | PackedSequences:
+        def propose(boxes: Tensor) -> tuple[Tensor, ...]:
+            test_boxes = boxes[self.recipe.train_frames :].flatten(0, 1)
+            return box_proposals(test_boxes, self.recipe.proposals, generator)
+
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        return sequence_batch(source, generators, self.recipe.geometry, propose)
 
     def _forward(
         self, network: SuperDiMP, batch: SequenceBatch

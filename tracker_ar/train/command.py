@@ -61,6 +61,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches (default 0)")
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
     parser.add_argument(
+        "--renderer",
+        choices=("opencv", "torch"),
+        default="opencv",
+        help="of the scenes of lite: torch renders on the training's device (default: %(default)s)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
@@ -123,10 +129,12 @@ def _plan(args: argparse.Namespace) -> tuple:
 
 def _show(task: Task, batch_size: int, path: Path) -> None:
     """Batches of the end of the training, where crops have their final size."""
+    import torch
+
     from tracker_ar.train.contact_sheet import write_sheet
 
     steps = range(max(1, _SHOWN // batch_size))
-    write_sheet([task.batch(step, 1.0) for step in steps], path)
+    write_sheet([task.batch(step, 1.0).to(torch.device("cpu")) for step in steps], path)
     print(f"{path}: {len(steps) * batch_size} samples of {task.name}")
 
 
@@ -145,7 +153,8 @@ def _task(
     from tracker_ar.train.refiner import RefinerTask
     from tracker_ar.train.supply import supply
 
-    train, validation, summary = supply(recipe, args.data, _places(args.dataset))
+    places = _places(args.dataset)
+    train, validation, summary = supply(recipe, args.data, places, args.renderer == "torch")
     if share.leads:
         print(summary, flush=True)
     kind = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask

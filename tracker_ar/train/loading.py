@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from tracker_ar.errors import AlphaRefineError, DataError
 
 Request = tuple[int, float]  # the step and the share of the training that is done, 0 to 1
 _AHEAD = 2
+_SIGNAL_SECONDS = 0.5
 
 
 class _Batches(Dataset):
@@ -55,6 +57,10 @@ def batches(
         # A generator of its own: a loader takes a number from it, and training must not notice.
         generator=torch.Generator(),
     )
+    if workers:
+        # Here, not in the workers: a forked process cannot end threads of OpenCV's that it does not have, and
+        # would wait for them forever.
+        cv2.setNumThreads(1)
     for batch in loader:
         if isinstance(batch, AlphaRefineError):
             raise batch
@@ -69,7 +75,15 @@ def lost_workers_named() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise DataError(f"{error} If memory ran out, use fewer --workers.") from error
+        lost: Exception = error
+    except (EOFError, ConnectionError) as error:
+        lost = error
+    else:
+        return
+    # The signal of its end may still be on its way, and raises wherever it finds the program.
+    with contextlib.suppress(RuntimeError):
+        time.sleep(_SIGNAL_SECONDS)
+    raise DataError(f"A worker process ended ({lost}). If memory ran out, use fewer --workers.") from lost
 
 
 class _Requests:
@@ -85,4 +99,5 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _prepare_worker(_: int) -> None:
-    cv2.setNumThreads(1)
+    if cv2.getNumThreads() != 1:  # started afresh, not forked
+        cv2.setNumThreads(1)

@@ -17,7 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tracker_ar.checkpoints import write_checkpoint
 from tracker_ar.errors import DataError
-from tracker_ar.train.batches import TensorBatch
 from tracker_ar.train.curves import Curves
 from tracker_ar.train.distribution import Share, from_leader
 from tracker_ar.train.loading import Request, batches, lost_workers_named
@@ -25,6 +24,14 @@ from tracker_ar.train.recipes import Schedule
 from tracker_ar.video.interrupts import interruptible, uninterrupted
 
 _REPORT_EVERY = 50
+
+
+class Batch(Protocol):
+    """What a task learns from in one step."""
+
+    def to(self, device: torch.device) -> Any:
+        """The batch on a device, where it may still have to be made."""
+        ...
 
 
 class Task(Protocol):
@@ -48,7 +55,7 @@ class Task(Protocol):
         """Put the network into training mode."""
         ...
 
-    def batch(self, step: int, progress: float) -> TensorBatch:
+    def batch(self, step: int, progress: float) -> Batch:
         """This process's part of the batch of a step, on the processor; may run in a worker process."""
         ...
 
@@ -137,7 +144,7 @@ class Trainer:
         self.loss: nn.Module = _Loss(task)
         if place.share.count > 1:
             self.loss = DistributedDataParallel(self.loss)
-        self._batches: Iterator[TensorBatch] | None = None
+        self._batches: Iterator[Batch] | None = None
         self._curves: Curves | None = None
 
     @property
@@ -208,7 +215,7 @@ class Trainer:
             self.seconds = from_leader(self.seconds, self.place.share)
         return {"loss": float(loss.detach()), "norm": float(norm), **parts}
 
-    def _next_batch(self) -> TensorBatch:
+    def _next_batch(self) -> Any:
         if self._batches is None:
             pin = self.place.device.type == "cuda"
             self._batches = batches(self.task.batch, self._requests, self.place.workers, pin)

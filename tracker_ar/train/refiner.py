@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracker_ar.data.samples import RefinerPair
 from tracker_ar.data.sources import PairSource
 from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, build_mask_refiner
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.batches import (
     VALIDATION_SEED,
     PairBatch,
-    collate_pairs,
     initialise,
     low_precision,
     normalised,
@@ -24,6 +22,7 @@ from tracker_ar.train.batches import (
 from tracker_ar.train.distribution import Share
 from tracker_ar.train.losses import mask_loss, target_score_loss
 from tracker_ar.train.recipes import RefinerRecipe, Schedule
+from tracker_ar.train.rendered import PackedPairs, pair_batch
 
 _VALIDATION_PAIRS = 128
 _VALIDATION_BATCH = 16
@@ -68,19 +67,14 @@ class RefinerTask:
         """One group."""
         return [{"params": list(self.network.parameters())}]
 
-    def pairs(self, step: int, size: int) -> list[RefinerPair]:
-        """This process's pairs of a step, each from its own seed."""
-        return [
-            self.source.pair(np.random.default_rng((self.seed, step, index)), size) for index in self.indices
-        ]
-
     def train_mode(self) -> None:
         """Training mode."""
         self.network.train()
 
-    def batch(self, step: int, progress: float) -> PairBatch:
-        """This process's pairs of a step, at the crop size of this progress."""
-        return collate_pairs(self.pairs(step, self.recipe.size_at(progress)))
+    def batch(self, step: int, progress: float) -> PairBatch | PackedPairs:
+        """This process's pairs of a step, each from its own seed, at the crop size of this progress."""
+        generators = [np.random.default_rng((self.seed, step, index)) for index in self.indices]
+        return pair_batch(self.source, generators, self.recipe.size_at(progress))
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """Mask loss of a batch and the target model's own; `iou` is that of the masks at 0.5."""
@@ -110,8 +104,7 @@ class RefinerTask:
         for start in range(0, _VALIDATION_PAIRS, _VALIDATION_BATCH):
             indices = range(start, start + _VALIDATION_BATCH)
             seeds = [np.random.default_rng((VALIDATION_SEED, index)) for index in indices]
-            pairs = [self.validation_source.pair(seed, size) for seed in seeds]
-            found, masks = self._forward(network, collate_pairs(pairs).to(device))
+            found, masks = self._forward(network, pair_batch(self.validation_source, seeds, size).to(device))
             overlaps.append(mask_overlap(found.logits, masks))
         return {"iou": float(torch.cat(overlaps).mean())}
 

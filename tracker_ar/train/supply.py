@@ -10,19 +10,22 @@ from tracker_ar.data.library import ImageLibrary
 from tracker_ar.data.sampling import FrameSampling, Mixture
 from tracker_ar.data.sources import MixedPairs, MixedSequences, SyntheticSource
 from tracker_ar.data.synthetic import SceneSampler
+from tracker_ar.errors import InputError
 from tracker_ar.train.recipes import BaseRecipe, DataMix, RefinerRecipe
+from tracker_ar.train.rendered import RenderedSource
 
 Source = SyntheticSource | MixedPairs | MixedSequences
 
 
 def supply(
-    recipe: BaseRecipe | RefinerRecipe, data: Path, places: Mapping[str, Path]
+    recipe: BaseRecipe | RefinerRecipe, data: Path, places: Mapping[str, Path], rendered: bool = False
 ) -> tuple[Source, Source, str]:
     """Sources of training and of validation samples, and a line that says what they hold.
 
     Args:
         data: the folder of annotated images, or the one that holds the data sets.
         places: folders of data sets that are elsewhere, by name.
+        rendered: have torch render the crops of training scenes, in batches, where the network is.
 
     Raises:
         DataError: something is missing or not in the layout expected.
@@ -30,8 +33,11 @@ def supply(
     if recipe.data is None:
         train, validation = ImageLibrary(data, "train"), ImageLibrary(data, "validation")
         summary = f"{len(train.images)} training images, {len(validation.images)} held out"
-        sources = [SyntheticSource(SceneSampler(one, recipe.scenes)) for one in (train, validation)]
-        return sources[0], sources[1], summary
+        kind = RenderedSource if rendered else SyntheticSource
+        samplers = [SceneSampler(one, recipe.scenes) for one in (train, validation)]
+        return kind(samplers[0]), SyntheticSource(samplers[1]), summary
+    if rendered:
+        raise InputError(f"{recipe.name} learns from data sets: nothing to render, leave --renderer out")
     mixtures = [_open(shares, data, places) for shares in (recipe.data.sets, recipe.data.validation)]
     summary = f"training: {mixtures[0]}\nvalidation: {mixtures[1]}"
     return _mixed(recipe, recipe.data, mixtures[0]), _mixed(recipe, recipe.data, mixtures[1]), summary
