@@ -93,7 +93,9 @@ class Refiner:
             return
         if self._frames % settings.learning_interval == 0:
             masks = torch.sigmoid(found.logits)
-            self._target = self._network.update(self._target, found.stages, masks, settings.learning_rate)
+            self._target = self._network.update(
+                self._target, found.stages, masks, settings.learning_rate, settings.first_frame_share
+            )
 
     def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
         return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)
