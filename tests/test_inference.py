@@ -60,7 +60,7 @@ class TestPacking:
 
     @pytest.mark.parametrize("side", [128, 192])
     def test_computes_the_same_for_every_size(self, side: int) -> None:
-        """Weights are laid out for the first size that is seen."""
+        """Weights are laid out for the first size that is seen; other sizes and batches go the plain way."""
         plain, fast = (with_lived_statistics(_seeded_refiner()).float() for _ in range(2))
         prepare_for_inference(plain, torch.device("cpu"), fast=False)
         prepare_for_inference(fast, torch.device("cpu"))

@@ -16,6 +16,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import BoxLike, checked_box
@@ -141,11 +142,10 @@ def sample_patch(
         shift = _shift_inside(top_left, bottom_right, np.array(thinned.shape[:2]))
         top_left, bottom_right = top_left + shift, bottom_right + shift
 
-    pixels = _window(thinned, top_left, bottom_right)
-    if pixels.shape[:2] != tuple(output):
-        # In float32, as the published entry does it: OpenCV rounds uint8 to whole grey levels.
-        pixels = cv2.resize(pixels.astype(np.float32), output[::-1].tolist(), interpolation=cv2.INTER_LINEAR)
-    patch = to_tensor(pixels)
+    patch = to_tensor(_window(thinned, top_left, bottom_right))
+    if tuple(patch.shape[2:]) != tuple(output):
+        # Not OpenCV, which is faster, but places samples so that features move by more than rounding.
+        patch = F.interpolate(patch, size=output.tolist(), mode="bilinear", align_corners=False)
     coords = torch.from_numpy(stride * np.concatenate([top_left, bottom_right]))
     return SearchRegion(patch, coords)
 

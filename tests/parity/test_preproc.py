@@ -21,8 +21,6 @@ PREPROC = np.load(DATA / "preproc.npz")
 CASES = json.loads((DATA / "sample_patch_cases.json").read_text())
 # A thousandth of a grey level: rounding of float32 arithmetic in another order, and nothing else.
 GREY_LEVEL = 1e-3
-# Of crops that are resized: OpenCV computes in float32 where a sample lies.
-RESIZED = 1 / 255
 
 
 def assert_matches(key: str, actual: np.ndarray, tolerance: float) -> None:
@@ -86,10 +84,10 @@ def test_first_frame_samples() -> None:
     assert shifts.tolist() == recorded["init.shifts"].tolist()
     flat = patches.reshape(13, -1).numpy()
     samples = flat[:, (np.arange(512) * flat.shape[1]) // 512]
-    np.testing.assert_allclose(samples, recorded["init.patches_sub"], rtol=0, atol=RESIZED)
+    np.testing.assert_allclose(samples, recorded["init.patches_sub"], rtol=0, atol=GREY_LEVEL)
     values = flat.astype(np.float64)
     summary = np.stack([values.mean(1), values.std(1), values.min(1), values.max(1)], axis=1)
-    np.testing.assert_allclose(summary, recorded["init.patches_stats"], rtol=0, atol=RESIZED)
+    np.testing.assert_allclose(summary, recorded["init.patches_stats"], rtol=0, atol=GREY_LEVEL)
 
 
 @pytest.mark.parametrize("index", range(len(PREPROC["se.boxes"])))
