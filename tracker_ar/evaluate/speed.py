@@ -268,8 +268,8 @@ class AutogradIoU:
         """See `ModulatedIoU.on`."""
 
         def predict(boxes: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                boxes = boxes.detach().requires_grad_()
+            with torch.inference_mode(False), torch.enable_grad():
+                boxes = boxes.clone().requires_grad_()
                 iou = self.network.predict_iou(self.modulation, features, boxes[None])[0]
                 return iou.detach(), torch.autograd.grad(iou.sum(), boxes)[0]
 
