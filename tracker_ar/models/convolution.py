@@ -22,8 +22,8 @@ def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: T
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
-    The operators are those that torch's own compiler calls. Weights are laid out for single images of the size of the
-    first one; any other batch goes the plain way, since a layout made for one size can be many times slower for another.
+    The operators are those that torch's own compiler calls. Weights are laid out for single images of the first
+    one's size; any other batch goes the plain way, since a layout can be many times slower for another size.
     """
 
     def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
