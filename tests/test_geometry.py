@@ -12,6 +12,7 @@ from tracker_ar.crops import (
     MAX_BOX_TO_IMAGE,
     as_rgb_image,
     normalize,
+    normalized_pixels,
     paste_back,
     refiner_crop,
     sample_patch,
@@ -306,3 +307,10 @@ def test_read_only_images_are_fine(recwarn: pytest.WarningsRecorder) -> None:
     sample_patch(image, (30, 40), 21, 21)
     refiner_crop(image, [5, 5, 10, 10])
     assert not recwarn.list
+
+
+def test_normalized_pixels_are_the_normalized_image() -> None:
+    image = np.random.default_rng(3).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    pixels = normalized_pixels(image)
+    assert torch.equal(pixels, normalize(to_tensor(image)))
+    assert pixels.is_contiguous(memory_format=torch.channels_last)

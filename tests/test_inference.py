@@ -18,7 +18,8 @@ def with_lived_statistics(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(7)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for values, middle in ((module.running_mean, 0), (module.running_var, 1), (module.weight, 1), (module.bias, 0)):
+            around = ((module.running_mean, 0), (module.running_var, 1), (module.weight, 1), (module.bias, 0))
+            for values, middle in around:
                 values.data = middle + 0.3 * (torch.rand(values.shape, generator=generator) - 0.5)
     return network.double().eval()
 
@@ -53,12 +54,13 @@ def test_outputs_are_the_same(name: str) -> None:
 class TestPacking:
     def test_is_used_on_this_machine_or_refused_as_a_whole(self) -> None:
         network = prepare_for_inference(build_super_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
-        packed = [isinstance(module, PackedConvolution) for module in network.modules() if isinstance(module, nn.Conv2d)]
+        convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+        packed = [isinstance(module, PackedConvolution) for module in convolutions]
         assert all(packed) == any(packed) == can_pack(nn.Conv2d(3, 3, 3))
 
     @pytest.mark.parametrize("side", [128, 192])
     def test_computes_the_same_for_every_size(self, side: int) -> None:
-        """Weights are laid out for the first size that is seen."""
+        """Weights are laid out for the first size that is seen; other sizes and batches go the plain way."""
         plain, fast = (with_lived_statistics(_seeded_refiner()).float() for _ in range(2))
         prepare_for_inference(plain, torch.device("cpu"), fast=False)
         prepare_for_inference(fast, torch.device("cpu"))

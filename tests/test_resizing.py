@@ -56,4 +56,5 @@ def test_channels_last() -> None:
     """What comes out is laid out as the convolutions of a prepared network want it."""
     x = torch.randn(1, 8, 6, 6).to(memory_format=torch.channels_last)
     assert double(x).is_contiguous(memory_format=torch.channels_last)
-    assert convolve_enlarged(x, torch.randn(4, 8, 3, 3), torch.Size((12, 12))).is_contiguous(memory_format=torch.channels_last)
+    enlarged = convolve_enlarged(x, torch.randn(4, 8, 3, 3), torch.Size((12, 12)))
+    assert enlarged.is_contiguous(memory_format=torch.channels_last)

@@ -158,8 +158,10 @@ class SuperDiMPTracker:
         start = jittered_boxes(
             self._box_in_search(search), self.random.box_noise(settings.random_boxes), settings
         ).to(self._device)
-        boxes, iou = ascend(self._target_iou.on(features), start, settings)
-        box = best_box(boxes.cpu(), iou.cpu(), settings)
+        # Hundreds of small operators: what torch keeps track of for each even without gradients adds up.
+        with torch.inference_mode():
+            boxes, iou = ascend(self._target_iou.on(features), start, settings)
+            box = best_box(boxes.cpu(), iou.cpu(), settings)
         if box is None:
             return
         center = (box[:2] + box[2:] / 2).flip(0)

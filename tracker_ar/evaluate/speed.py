@@ -19,8 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
 from tracker_ar import __version__
@@ -33,6 +33,7 @@ from tracker_ar.evaluate.speed_report import Measurements, Work, format_report, 
 from tracker_ar.evaluate.speed_stages import StageMeter, TrafficCounter, clock, observed
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, use_threads
 from tracker_ar.evaluate.vot_format import inspect_sequence
+from tracker_ar.models.convolution import can_pack
 from tracker_ar.models.super_dimp import SuperDiMP
 from tracker_ar.profiles import PROFILES
 from tracker_ar.tracker import AlphaRefineTracker, Region
@@ -225,7 +226,10 @@ def count_work(
     """
     work = []
     with ExitStack() as context:
-        operations = context.enter_context(FlopCounterMode(display=False))
+        packed = {}
+        if can_pack(nn.Conv2d(1, 1, 1)):
+            packed[torch.ops.mkldnn._convolution_pointwise] = _packed_operations
+        operations = context.enter_context(FlopCounterMode(display=False, custom_mapping=packed))
         traffic = context.enter_context(TrafficCounter())
         of_operations = StageMeter(lambda: operations.get_total_flops())
         of_bytes = StageMeter(lambda: traffic.bytes)
@@ -236,6 +240,12 @@ def count_work(
             work.append({stage: Work(flops[stage], moved[stage]) for stage in flops})
             on_frame()
     return work
+
+
+def _packed_operations(images: Any, second: Any, third: Any, *others: Any, out_shape: Any, **named: Any) -> int:
+    """Of `PackedConvolution`: from the shapes of images, weight and bias, or of images, what is added and weight."""
+    weight = third if third is not None and len(third) == 4 else second
+    return conv_flop_count(images, weight, out_shape)
 
 
 def build_unprepared(start: Start) -> AlphaRefineTracker:
@@ -258,8 +268,8 @@ class AutogradIoU:
         """See `ModulatedIoU.on`."""
 
         def predict(boxes: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                boxes = boxes.detach().requires_grad_()
+            with torch.inference_mode(False), torch.enable_grad():
+                boxes = boxes.clone().requires_grad_()
                 iou = self.network.predict_iou(self.modulation, features, boxes[None])[0]
                 return iou.detach(), torch.autograd.grad(iou.sum(), boxes)[0]
 

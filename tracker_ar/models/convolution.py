@@ -22,8 +22,8 @@ def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: T
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
-    The operators are those that torch's own compiler calls. Weights are laid out for the first input; inputs of
-    other sizes give the same results.
+    The operators are those that torch's own compiler calls. Weights are laid out for single images of the first
+    one's size; any other batch goes the plain way, since a layout can be many times slower for another size.
     """
 
     def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
@@ -33,13 +33,19 @@ class PackedConvolution(nn.Conv2d):
         self.weight, self.bias = convolution.weight, convolution.bias
         self.rectify = rectify
         self._packed: Tensor | None = None
+        self._packed_for: torch.Size | None = None
 
     def forward(self, x: Tensor, added: Tensor | None = None, rectify: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, O, H', W'); `added` has the shape of the result."""
-        shape = self.padding, self.stride, self.dilation, self.groups
-        if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
         after = "relu" if rectify or self.rectify else "none"
+        shape = self.padding, self.stride, self.dilation, self.groups
+        if self._packed is None and len(x) == 1:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
+            self._packed_for = x.shape
+        if x.shape != self._packed_for:
+            result = super().forward(x)
+            result = result if added is None else result.add_(added)
+            return result if after == "none" else result.relu_()
         run = torch.ops.mkldnn._convolution_pointwise
         if added is None:
             return run(x, self._packed, self.bias, *shape, after, [], "")

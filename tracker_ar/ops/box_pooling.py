@@ -68,13 +68,13 @@ class BoxPooling:
         return [window.integrate() for window in self._windows]
 
     def gradient(self, of_integrals: Sequence[Tensor]) -> Tensor:
-        """The gradient for the boxes (K, 4) of the last call of a scalar whose gradients for the integrals are given."""
+        """Of a scalar with these gradients for the last integrals: the gradient for their boxes, (K, 4)."""
         for window, of_integral in zip(self._windows, of_integrals):
             window.to_edges(of_integral)
         return torch.mm(self._per_edge.mul_(self._hats), self._edges.T, out=self._gradient)
 
     def _cut_windows(self, boxes: Tensor) -> None:
-        """Windows of the cells that the boxes touch; on a GPU all cells, since looking at the boxes would wait for it."""
+        """The cells that the boxes touch; on a GPU all of them, since looking at the boxes would wait for it."""
         limits = [features.shape[1:] for features in self._features]
         if boxes.is_cuda:
             touched = [((0, rows), (0, columns)) for rows, columns in limits]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from tracker_ar.crops import RefinerCrop, as_rgb_image, normalize, paste_back, refiner_crop, to_tensor
+from tracker_ar.crops import RefinerCrop, as_rgb_image, normalized_pixels, paste_back, refiner_crop, to_tensor
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, region_box
 from tracker_ar.models.inference import prepare_for_inference
@@ -101,7 +101,7 @@ class Refiner:
         return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)
 
     def _input(self, crop: RefinerCrop) -> torch.Tensor:
-        return normalize(to_tensor(crop.pixels)).to(self._device)
+        return normalized_pixels(crop.pixels).to(self._device)
 
 
 def drop_small_parts(mask: np.ndarray, minimum: float) -> None:

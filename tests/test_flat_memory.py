@@ -1,0 +1,47 @@
+"""What a tracker holds after many frames is what it held after few."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ar import tracker as tracker_module
+from tracker_ar.evaluate.speed_start import Start, build
+from tracker_ar.profiles import LITE
+
+SMALL = replace(LITE, base=replace(LITE.base, input_size=128), refiner=replace(LITE.refiner, input_size=128))
+
+
+def held() -> tuple[int, int]:
+    """How many tensors are alive, and the bytes of their storages, each counted once."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    dense = [tensor for tensor in tensors if tensor.layout == torch.strided]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in dense}
+    return len(tensors), sum(storages.values())
+
+
+def test_frames_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "PROFILES", {"lite": SMALL})
+    tracker = build(Start("lite", "cpu", random_weights=True))
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    tracker.initialize(image, [60.0, 40.0, 30.0, 24.0])
+    first_box = tracker.base._box()
+
+    def follow(frames: int) -> tuple[int, int]:
+        for _ in range(frames):
+            tracker.track(image)
+            tracker.base.correct(first_box)
+        return held()
+
+    # By then the filter was updated once, and every buffer has been made.
+    tensors, size = follow(22)
+    more_tensors, more_size = follow(22)
+    # Buffers of the box refinement depend on how many cells the boxes touch in the last frame.
+    assert abs(more_tensors - tensors) < 20
+    assert more_size < size + 200_000
