@@ -7,15 +7,18 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from tracker_ar.errors import DataError, EvaluationError
+from tracker_ar.base import BaseResult
+from tracker_ar.errors import DataError
 from tracker_ar.evaluate import accuracy, accuracy_report, benchmark_command
 from tracker_ar.evaluate.vot_format import encode_mask_line, inspect_sequence, write_list
 from tracker_ar.geometry import box_from_mask, mask_from_box
+from tracker_ar.profiles import LITE
 from tracker_ar.tracker import Prediction
 
 HEIGHT, WIDTH, LENGTH = 48, 64, 8
@@ -164,49 +167,48 @@ def test_sequences_are_found_singly_in_folders_and_by_lists(tmp_path: Path) -> N
         names(tmp_path / "all", tmp_path / "other")
 
 
-def test_comparisons_that_are_not_installed_name_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(cv2, "TrackerCSRT", raising=False)
-    with pytest.raises(EvaluationError, match=rf"no CSRT.*opencv-contrib-python=={cv2.__version__}"):
-        accuracy.comparison_tracker("csrt")
+class Always:
+    """A base tracker that says what it was told to."""
+
+    def __init__(self, *answers: BaseResult) -> None:
+        self.answers = list(answers)
+
+    def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
+        self.started = box.tolist()
+
+    def track(self, image: np.ndarray) -> BaseResult:
+        return self.answers.pop(0)
 
 
-def test_trackers_of_opencv_get_bgr_images_and_whole_pixels_and_may_fail() -> None:
-    class Fake:
-        def init(self, image, box) -> None:
-            self.seen = image, box
-
-        def update(self, image):
-            return answers.pop(0)
-
-    answers = [(True, (12, 14, 20, 20)), (False, (0, 0, 0, 0))]
-    fake = Fake()
-    tracker = accuracy.OpenCVTracker(lambda: fake)
-    red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    red[..., 0] = 255
-    tracker.initialize(red, np.array([-5.4, 14.6, 20, 20]))
-    assert fake.seen[0][0, 0].tolist() == [0, 0, 255]
-    assert fake.seen[1] == (0, 15, 15, 20) and all(type(value) is int for value in fake.seen[1])
-    for score in (1, 0):  # the box stays where it was when the tracker is lost
-        prediction = tracker.track(red)
-        assert prediction.box.tolist() == [12, 14, 20, 20] and prediction.score == score
+def test_a_base_tracker_on_its_own_is_judged_by_its_filled_box() -> None:
+    box = np.array([12.0, 14, 20, 20])
+    base = Always(BaseResult(box, None), BaseResult(box, 0.25))
+    tracker = accuracy.FilledBoxes(base)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    tracker.initialize(image, true_mask(0))
+    assert base.started == box_from_mask(true_mask(0)).tolist()
+    for score in (1.0, 0.25):
+        prediction = tracker.track(image)
+        assert prediction.box.tolist() == box.tolist() and prediction.score == score
         assert np.array_equal(prediction.mask, true_mask(1))
 
 
-@pytest.mark.skipif(not hasattr(cv2, "TrackerKCF"), reason="needs opencv-contrib-python")
-@pytest.mark.parametrize("name", ["csrt", "kcf"])
-def test_trackers_of_opencv_follow_a_textured_square(name: str) -> None:
-    texture = np.random.default_rng(1).integers(0, 255, (20, 20, 3), np.uint8)
-
-    def image(frame: int) -> np.ndarray:
-        picture = np.full((2 * HEIGHT, 2 * WIDTH, 3), 90, np.uint8)
-        picture[30:50, 30 + frame:50 + frame] = cv2.GaussianBlur(texture, (0, 0), 1)
-        return picture
-
-    tracker = accuracy.comparison_tracker(name)
-    tracker.initialize(image(0), [30, 30, 20, 20])
-    for frame in range(1, 9):
-        prediction = tracker.track(image(frame))
-    assert np.abs(prediction.box[:2] - [38, 30]).max() <= 3
+def test_the_refiner_behind_another_base_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = np.array([12.0, 14, 20, 20])
+    base = Always(BaseResult(box, None))
+    base.correct = lambda box: None
+    refiner = SimpleNamespace(
+        initialize=lambda image, region: None,
+        refine=lambda image, box, learn: SimpleNamespace(
+            mask=true_mask(2), box=box, score=0.5, probabilities=None))
+    monkeypatch.setattr(accuracy, "opencv_tracker", {"csrt": base}.get)
+    compared = accuracy.comparison_tracker("csrt+refiner", SimpleNamespace(refiner=refiner, profile=LITE))
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    compared.initialize(image, true_mask(0))
+    prediction = compared.track(image)
+    assert prediction.box.tolist() == box.tolist() and prediction.score == 0.5
+    assert np.array_equal(prediction.mask, true_mask(2))
+    assert compared.refiner is not refiner
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

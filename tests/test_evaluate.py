@@ -25,7 +25,10 @@ def read_registry(file: Path) -> dict[str, dict[str, str]]:
 
 def test_both_registries_name_the_same_trackers() -> None:
     outer, inner = (read_registry(ROOT / name) for name in ("trackers.ini", "workspace/trackers.ini"))
-    assert {"AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "StaticBox"} == set(outer)
+    assert set(outer) == {
+        "AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "AlphaRefine-Box", "AlphaRefine-CSRT",
+        "StaticBox"}
+    assert set(inner) == set(outer)
     for name, entry in outer.items():
         assert (ROOT / entry.pop("paths")).resolve() == ROOT
         assert (ROOT / "workspace" / inner[name].pop("paths")).resolve() == ROOT
@@ -174,9 +177,9 @@ def test_regions_are_drawn_where_they_are() -> None:
 
     image = np.zeros((120, 240, 3), np.uint8)
     predicted = Mask(np.ones((40, 50), np.uint8), offset=(-10, 100))
-    cell = draw(image, predicted, Rectangle(150, 20, 30, 30))
+    cell = draw(image, [predicted], [Rectangle(150, 20, 30, 30)])
     red, green = cell[..., 0] > 100, cell[..., 1] > 200
     assert np.argwhere(red).min(axis=0).tolist() == [100, 0]
     assert np.argwhere(red).max(axis=0).tolist() == [119, 39]
     assert np.abs(np.argwhere(green).min(axis=0) - [20, 150]).max() <= 1
-    assert draw(image, Special(0), Special(0)).max() == 0
+    assert draw(image, [Special(0)], [Special(0)]).max() == 0

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from tracker_ar.models import convolution
+from tracker_ar.models.convolution import PackedConvolution, can_pack
 from tracker_ar.models.inference import prepare_for_inference
 from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, build_mask_refiner
 from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, build_super_dimp
@@ -46,3 +48,43 @@ def test_outputs_are_the_same(name: str) -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new, old, rtol=1e-8, atol=1e-9)
+
+
+class TestPacking:
+    def test_is_used_on_this_machine_or_refused_as_a_whole(self) -> None:
+        network = prepare_for_inference(build_super_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
+        packed = [isinstance(module, PackedConvolution) for module in network.modules() if isinstance(module, nn.Conv2d)]
+        assert all(packed) == any(packed) == can_pack(nn.Conv2d(3, 3, 3))
+
+    @pytest.mark.parametrize("side", [128, 192])
+    def test_computes_the_same_for_every_size(self, side: int) -> None:
+        """Weights are laid out for the first size that is seen."""
+        plain, fast = (with_lived_statistics(_seeded_refiner()).float() for _ in range(2))
+        prepare_for_inference(plain, torch.device("cpu"), fast=False)
+        prepare_for_inference(fast, torch.device("cpu"))
+        images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+        box = torch.tensor([[32.0, 40.0, 64.0, 50.0]])
+        fast.segment(fast.learn(images[:1, :, :64, :64], box), images[:1, :, :64, :64])
+        before = images.clone()
+        expected, actual = (net.segment(net.learn(images[:1], box), images).logits for net in (plain, fast))
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        assert torch.equal(images, before)
+
+    def test_falls_back_where_torch_lacks_the_operators(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        convolution._packing_works.cache_clear()
+        try:
+            network = prepare_for_inference(build_super_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
+        finally:
+            convolution._packing_works.cache_clear()
+        assert not any(isinstance(module, PackedConvolution) for module in network.modules())
+
+    def test_double_precision_and_other_padding_are_left_alone(self) -> None:
+        assert not can_pack(nn.Conv2d(3, 3, 3).double())
+        assert not can_pack(nn.Conv2d(3, 3, 3, padding=1, padding_mode="replicate"))
+        assert not can_pack(nn.Conv2d(3, 3, 3, padding="same"))
+
+
+def _seeded_refiner() -> nn.Module:
+    torch.manual_seed(0)
+    return build_mask_refiner(MASK_REFINER_LITE)

@@ -77,3 +77,28 @@ def test_small_parts_are_dropped() -> None:
         drop_small_parts(kept, minimum)
         assert kept.sum() == sum(areas)
         assert (kept <= mask).all()
+
+
+def test_the_target_model_learns_from_confident_frames_only() -> None:
+    torch.manual_seed(0)
+    network = replace(LITE.refiner.network, target_model=(4, 8, 8))
+    settings = replace(
+        LITE.refiner, network=network, input_size=128, threshold=0.0, learning_rate=0.2, learning_interval=2
+    )
+    box = np.array([40.0, 30, 30, 25])
+
+    def learned(**changes: float) -> list[bool]:
+        """Whether each of four frames changed what is known of the target."""
+        changed = replace(settings, **changes)
+        refiner = Refiner(build_mask_refiner(network), changed, torch.device("cpu"))
+        refiner.initialize(image(), box)
+        seen = []
+        for frame in range(4):
+            before = refiner._target
+            refiner.refine(image(), box, learn=frame != 1)
+            seen.append(refiner._target is not before)
+        return seen
+
+    assert learned(learning_score=0.0) == [False, False, True, False]
+    assert not any(learned(learning_score=1.0))
+    assert not any(learned(learning_score=0.0, learning_rate=0.0))

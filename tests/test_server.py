@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ import trax
 from trax.client import Client
 
 from tracker_ar.errors import InputError
-from vot_wrapper.regions import decode_region, encode_mask, region_to_mask
+from tracker_ar.prediction import Prediction
+from vot_wrapper.regions import decode_region, encode_box, encode_mask
 from vot_wrapper.server import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +78,15 @@ def test_masks_of_any_layout_arrive_unharmed(layout: Callable) -> None:
 
 def test_reported_masks_have_the_size_of_the_image() -> None:
     assert encode_mask(np.ones((10, 100), np.uint8), SIZE).size() == (SIZE[1], SIZE[0])
-    assert region_to_mask(np.array([4.0, 6, 10, 5]), SIZE).sum() == 50
+
+
+def test_reported_boxes_lie_around_the_mask_or_where_the_base_tracker_is() -> None:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[5:9, 10:30] = 1
+    prediction = Prediction(np.array([1.5, 2, 3, 4.25]), mask, 0.5)
+    assert encode_box(prediction).bounds() == (10, 5, 20, 4)
+    empty = replace(prediction, mask=np.zeros(SIZE, np.uint8))
+    assert encode_box(empty).bounds() == (1.5, 2, 3, 4.25)
 
 
 def test_grey_images_are_read_as_rgb(tmp_path: Path) -> None:
@@ -104,9 +114,10 @@ def test_unreadable_images(tmp_path: Path, content: bytes | None) -> None:
 # --- the protocol ------------------------------------------------------------------------------------------
 
 
-def start_server(behaviour: str) -> subprocess.Popen:
+def start_server(behaviour: str, report: str = "masks") -> subprocess.Popen:
     """A double behind the real server; stdout and stderr are one pipe, as in the toolkit."""
-    environment = {**os.environ, "DOUBLE": behaviour, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "DOUBLE": behaviour, "REPORT": report, "PYTHONPATH": str(ROOT),
+                   "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "tests/doubles/double_tracker.py")], env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
@@ -116,8 +127,8 @@ def start_server(behaviour: str) -> subprocess.Popen:
 class Session:
     """A server and a real client in front of it."""
 
-    def __init__(self, behaviour: str) -> None:
-        self.process = start_server(behaviour)
+    def __init__(self, behaviour: str, report: str = "masks") -> None:
+        self.process = start_server(behaviour, report)
         self.pieces: list[str] = []
         # A client that waits for a server in vain would wait for ever.
         self.watchdog = threading.Timer(PATIENCE, self.process.kill)
@@ -131,11 +142,20 @@ class Session:
         return "".join(self.pieces)
 
     def initialize(self, image: Path, region: trax.Region) -> tuple[np.ndarray, dict]:
+        (state,) = self.initialize_all(image, region)
+        return state
+
+    def initialize_all(self, image: Path, *regions: trax.Region) -> list[tuple[np.ndarray, dict]]:
         images = {"color": trax.FileImage.create(str(image))}
-        return _state(self.client.initialize(images, [(region, {})], {}))
+        return _states(self.client.initialize(images, [(region, {}) for region in regions], {}))
 
     def frame(self, image: Path) -> tuple[np.ndarray, dict]:
-        return _state(self.client.frame({"color": trax.FileImage.create(str(image))}, {}, []))
+        (state,) = self.frame_of_all(image)
+        return state
+
+    def frame_of_all(self, image: Path, *new: trax.Region) -> list[tuple[np.ndarray, dict]]:
+        images = {"color": trax.FileImage.create(str(image))}
+        return _states(self.client.frame(images, {}, [(region, {}) for region in new]))
 
     def end(self) -> int:
         """Wait for the server and return its exit status; the rest of its output joins the log."""
@@ -152,17 +172,18 @@ class Session:
         self.client._handle = None
 
 
-def _state(reply: tuple[list, float]) -> tuple[np.ndarray, dict]:
-    (region, properties), = reply[0]
-    return region.array(), properties
+def _states(reply: tuple[list, float]) -> list[tuple[np.ndarray, dict]]:
+    """Masks as arrays, boxes as x, y, w, h."""
+    return [(np.array(region.bounds()) if region.type == trax.Region.RECTANGLE else region.array(), properties)
+            for region, properties in reply[0]]
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[str], Session]]:
     sessions = []
 
-    def start(behaviour: str) -> Session:
-        sessions.append(Session(behaviour))
+    def start(behaviour: str, report: str = "masks") -> Session:
+        sessions.append(Session(behaviour, report))
         return sessions[-1]
 
     yield start
@@ -225,6 +246,56 @@ def test_bad_frames_repeat_the_last_state(
     assert session.end() == 0
     for cause in ("damaged.jpg: the file is", "missing.jpg: the file is", "another size"):
         assert cause in session.log
+
+
+def test_all_objects_of_a_session_are_tracked_and_more_may_come(
+    serve: Callable[[str], Session], frame: Path
+) -> None:
+    session = serve("quiet")
+    assert session.client.get("multiobject")
+    other, third = trax.Rectangle.create(8, 10, 20, 8), trax.Rectangle.create(40, 2, 6, 7)
+    # Equal claims: what belongs to two is the earlier one's.
+    expected = [EXPECTED, np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)]
+    expected[1][10:18, 8:28] = 1
+    expected[1] -= expected[1] * EXPECTED
+    expected[2][2:9, 40:46] = 1
+
+    def check(states: list[tuple[np.ndarray, dict]], confidences: list[str]) -> None:
+        assert [properties["confidence"] for _, properties in states] == confidences
+        for (mask, _), wanted in zip(states, expected):
+            np.testing.assert_array_equal(mask, wanted)
+
+    check(session.initialize_all(frame, MASK, other), ["1.000000"] * 2)
+    check(session.frame_of_all(frame), ["0.750000"] * 2)
+    check(session.frame_of_all(frame, third), ["0.750000", "0.750000", "1.000000"])
+    check(session.frame_of_all(frame), ["0.750000"] * 3)
+    check(session.frame_of_all(frame.with_name("missing.png")), ["0.000000"] * 3)
+    check(session.initialize_all(frame, MASK), ["1.000000"])  # starts over
+    with pytest.raises(trax.TraxException, match="missing.png"):
+        session.frame_of_all(frame.with_name("missing.png"), third)
+    assert session.end() == 1
+
+
+def test_boxes_are_reported_where_they_are_asked_for(serve: Callable[..., Session], frame: Path) -> None:
+    session = serve("quiet", "boxes")
+    assert session.initialize(frame, MASK)[0].tolist() == [4, 6, 8, 10]
+    states = session.frame_of_all(frame, trax.Rectangle.create(30, 20, 9.25, 5))
+    assert [box.tolist() for box, _ in states] == [[4, 6, 8, 10], [30, 20, 9, 5]]
+    session.client.quit()
+    assert session.end() == 0
+
+
+def test_csrt_runs_or_says_how_it_would(frame: Path) -> None:
+    with subprocess.Popen([sys.executable, "-m", "vot_wrapper.alpharefine_csrt"], cwd=ROOT, bufsize=0,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        wait_for_line(process, b"@@TRAX:hello")
+        process.stdin.write(f'@@TRAX:initialize "4,6,8,10"\n@@TRAX:frame "file://{frame}"\n'.encode())
+        if hasattr(cv2, "TrackerCSRT"):
+            wait_for_line(process, b"@@TRAX:state")
+        else:
+            wait_for_line(process, b'@@TRAX:quit "trax.reason=InputError: OpenCV')
+        process.stdin.close()
+        assert process.wait(PATIENCE) == (0 if hasattr(cv2, "TrackerCSRT") else 1)
 
 
 def wait_for_line(process: subprocess.Popen, start: bytes) -> None:
@@ -298,7 +369,8 @@ def test_empty_initial_mask_gives_a_reason(serve: Callable[[str], Session], fram
     assert session.end() == 1
 
 
-@pytest.mark.parametrize("module", ["alpharefine", "alpharefine_vot2020", "alpharefine_lite", "static_box"])
+@pytest.mark.parametrize("module", ["alpharefine", "alpharefine_vot2020", "alpharefine_lite", "alpharefine_box",
+                                    "alpharefine_csrt", "static_box"])
 def test_entry_modules_import_nothing_heavy(module: str) -> None:
     check = (f"import sys, vot_wrapper.{module} as m; "
              "sys.exit(bool({'torch', 'numpy', 'cv2', 'trax', 'tracker_ar'} & set(sys.modules)))")

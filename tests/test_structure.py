@@ -23,7 +23,9 @@ BELOW = {
     "checkpoints": {"errors", "inert_pickle", "checkpoint_files", "models"},
     "base": {"errors", "geometry", "crops", "models", "profiles"},
     "refine": {"errors", "geometry", "crops", "models", "profiles"},
-    "tracker": {"errors", "geometry", "crops", "models", "profiles", "base", "refine", "checkpoints"},
+    "prediction": set(),
+    "tracker": {"errors", "geometry", "crops", "models", "profiles", "base", "refine", "checkpoints", "prediction"},
+    "multi_target": {"errors", "geometry", "prediction"},
 }
 
 

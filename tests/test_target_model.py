@@ -101,7 +101,11 @@ def test_a_confident_frame_changes_what_the_refiner_knows() -> None:
     with torch.no_grad():
         target = network.learn(images, box)
         found = network.segment(target, images.flip(3))
-        again = network.update(target, found.stages, torch.sigmoid(found.logits), 0.1)
-        never = network.update(target, found.stages, torch.sigmoid(found.logits), 0.0)
-    assert (again.weights != target.weights).any() and again.kernel is target.kernel
+        masks = torch.sigmoid(found.logits)
+        again = network.update(target, found.stages, masks, 0.1, 0.7)
+        never = network.update(target, found.stages, masks, 0.1, 1.0)
+        same = network.update(again, found.stages, masks, 0.5, 0.7)
+    assert (again.weights != target.weights).any()
+    assert again.kernel is target.kernel and again.first is target.first
     torch.testing.assert_close(never.weights, target.weights)
+    torch.testing.assert_close(same.weights, again.weights, rtol=1e-4, atol=1e-5)

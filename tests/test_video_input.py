@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from video_fixtures import (
     BOX,
     HEIGHT,
@@ -24,14 +22,8 @@ from video_fixtures import (
     write_video,
 )
 
-from tracker_ar.base.super_dimp import SuperDiMPTracker
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.models.mask_refiner import build_mask_refiner
-from tracker_ar.models.super_dimp import build_super_dimp
-from tracker_ar.profiles import LITE
-from tracker_ar.refine import Refiner
-from tracker_ar.tracker import AlphaRefineTracker
-from tracker_ar.video import follow, sources, targets
+from tracker_ar.video import sources, targets
 
 
 @pytest.fixture
@@ -313,30 +305,6 @@ def test_without_a_display_select_does_not_end_the_process(
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(InputError, match="--select cannot open a window"):
         track(folder, "--select", "--out", tmp_path / "out")
-
-
-def test_trackers_with_shared_networks_do_not_influence_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(3)
-    networks = build_super_dimp(LITE.base.network), build_mask_refiner(LITE.refiner.network)
-    localization = replace(LITE.base.localization, not_found_threshold=-1.0)
-    base = replace(LITE.base, input_size=128, localization=localization)
-    refiner = replace(LITE.refiner, input_size=128)
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(follow, "build_tracker", lambda *_: AlphaRefineTracker(
-        SuperDiMPTracker(networks[0], base, cpu), Refiner(networks[1], refiner, cpu), LITE))
-    images = [cv2.resize(picture(index), (160, 120)) for index in range(3)]
-    boxes = [(25, 30, 30, 20), (80, 60, 40, 40)]
-
-    def results(trackers: list[AlphaRefineTracker], boxes: list[tuple]) -> np.ndarray:
-        for tracker, box in zip(trackers, boxes, strict=True):
-            tracker.initialize(images[0], box)
-        return np.array([[[*prediction.box, prediction.mask.sum()] for prediction in
-                          (tracker.track(image) for tracker in trackers)] for image in images[1:]])
-
-    together = results(follow.build_trackers(2, "lite"), boxes)
-    for index, box in enumerate(boxes):
-        alone = results(follow.build_trackers(1, "lite"), [box])
-        assert np.array_equal(together[:, index], alone[:, 0])
 
 
 # ---- where results go

@@ -56,7 +56,8 @@ class MovingBox:
 
     def __init__(self, first_score: float = 0.9) -> None:
         self.score = first_score
-        self.refiner = SimpleNamespace(refine=lambda image, box: SimpleNamespace(mask=self.mask(image, box)))
+        self.refiner = SimpleNamespace(
+            refine=lambda image, box, learn: SimpleNamespace(mask=self.mask(image, box), probabilities=None))
 
     def initialize(self, image: np.ndarray, region: Sequence[float] | np.ndarray) -> None:
         self.box = region_box(region, image.shape[:2])
@@ -77,16 +78,28 @@ class MovingBox:
 
 
 class Builder:
-    """Stands for `build_trackers`; remembers what it was asked for."""
+    """Stands for `build_tracker`; remembers what it was asked for. Every target gets the next one of the scores."""
 
     def __init__(self, *scores: float) -> None:
         self.scores = scores or (0.9,) * 10
         self.asked: tuple = ()
 
-    def __call__(self, count: int, *asked: object) -> list[MovingBox]:
+    def __call__(self, *asked: object) -> MovingBox:
         self.asked = asked
-        self.trackers = [MovingBox(self.scores[index]) for index in range(count)]
-        return self.trackers
+        self.trackers: list[MovingBox] = []
+        return Original(self)
+
+
+class Original(MovingBox):
+    """Its copies are the trackers of the targets."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+
+    def __copy__(self) -> MovingBox:
+        trackers = self.builder.trackers
+        trackers.append(MovingBox(self.builder.scores[len(trackers)]))
+        return trackers[-1]
 
 
 def arguments(*words: object) -> argparse.Namespace:

@@ -7,19 +7,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_tracker
+    from tracker_ar.base.adapted import AdaptedTracker
+    from tracker_ar.multi_target import MultiTargetTracker
+    from tracker_ar.prediction import Prediction
+    from tracker_ar.tracker import AlphaRefineTracker, build_refiner, build_tracker
 
 __version__ = "0.1.0"
-__all__ = ["AlphaRefineTracker", "Prediction", "build_tracker"]
+__all__ = [
+    "AdaptedTracker", "AlphaRefineTracker", "MultiTargetTracker", "Prediction", "build_refiner", "build_tracker",
+]
+
+_ELSEWHERE = {
+    "AdaptedTracker": "tracker_ar.base.adapted",
+    "MultiTargetTracker": "tracker_ar.multi_target",
+    "Prediction": "tracker_ar.prediction",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Imported at first use: torch takes seconds, and the command line and the TraX server start without it.
     if name in __all__:
-        from tracker_ar import tracker
-
-        return getattr(tracker, name)
+        return getattr(import_module(_ELSEWHERE.get(name, "tracker_ar.tracker")), name)
     raise AttributeError(f"module 'tracker_ar' has no attribute {name!r}")

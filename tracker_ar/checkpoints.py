@@ -18,7 +18,7 @@ from tracker_ar.inert_pickle import quote
 
 __all__ = [
     "Checkpoint", "Installed", "SLOTS", "Slot", "WHERE_TO_GET", "checkpoint_dir", "find_checkpoints",
-    "install", "installed_profile", "load_into", "problem_with", "read_checkpoint", "write_checkpoint",
+    "find_refiner_checkpoint", "install", "installed_profile", "load_into", "problem_with", "read_checkpoint", "write_checkpoint",
 ]
 
 ENVIRONMENT_VARIABLE = "ALPHAREFINE_CHECKPOINTS"
@@ -83,8 +83,19 @@ def find_checkpoints(profile: str, directory: str | os.PathLike | None = None) -
     profile: 'vot2020' or 'lite'. directory: None for `checkpoint_dir()`. Raises `CheckpointError` that names
     what is missing or unfit, where it was looked for, and how to get it; InputError for an unknown profile.
     """
+    base, refiner = _find(profile, directory, slice(None))
+    return base, refiner
+
+
+def find_refiner_checkpoint(profile: str, directory: str | os.PathLike | None = None) -> Path:
+    """The file of a profile's refiner alone; arguments and errors as of `find_checkpoints`."""
+    (refiner,) = _find(profile, directory, slice(1, None))
+    return refiner
+
+
+def _find(profile: str, directory: str | os.PathLike | None, which: slice) -> list[Path]:
     folder = _folder(directory)
-    slots = [slot for slot in SLOTS if slot.profile == profile]
+    slots = [slot for slot in SLOTS if slot.profile == profile][which]
     if not slots:
         raise InputError(f"There is no profile {profile!r}: choose vot2020 or lite.")
     problems = [f"{slot.file_name} {problem}" for slot in slots if (problem := problem_with(slot, folder))]
@@ -94,7 +105,7 @@ def find_checkpoints(profile: str, directory: str | os.PathLike | None = None) -
             f"{ENVIRONMENT_VARIABLE} name the folder that holds them.")
         found = "; ".join(problems)
         raise CheckpointError(f"The profile {profile} cannot run; in {folder}: {found}.\n{cure}")
-    return folder / slots[0].file_name, folder / slots[1].file_name
+    return [folder / slot.file_name for slot in slots]
 
 
 def installed_profile(directory: str | os.PathLike | None = None) -> str:

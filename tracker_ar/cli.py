@@ -13,7 +13,10 @@ from tracker_ar.errors import AlphaRefineError
 # name -> (module with `configure(parser)` and `run(args) -> int`, one line of help)
 COMMANDS = {
     "track": ("tracker_ar.video.command", "follow targets through one's own video"),
+    "demo": ("tracker_ar.demo.command", "try it on a page in the browser, with a video, the camera or an example"),
+    "explain": ("tracker_ar.explain.command", "show what every stage does in one frame of a video"),
     "evaluate": ("tracker_ar.evaluate.command", "evaluate a tracker with the VOT toolkit and show the results"),
+    "report": ("tracker_ar.report.command", "make one HTML page from an evaluated workspace"),
     "benchmark": ("tracker_ar.evaluate.benchmark_command", "measure how good a tracker is on annotated videos, and how fast"),
     "sequences": ("tracker_ar.evaluate.sequences", "make, link or list the sequences of a workspace"),
     "checkpoints": ("tracker_ar.checkpoints_command", "list or install checkpoints"),

@@ -18,13 +18,13 @@ import torch
 from torch.nn import functional as F
 
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import BoxLike, checked_box
+from tracker_ar.geometry import MAX_BOX_TO_IMAGE, BoxLike, checked_box
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# A search region this much larger than its image holds nothing to see and only costs memory.
-MAX_BOX_TO_IMAGE = 16
+MAX_POSITION = 2.0**24  # float32 counts whole pixels up to here
+MAX_REGION_PIXELS = 1 << 26
 
 PairLike = float | Sequence[float] | np.ndarray | torch.Tensor
 
@@ -107,13 +107,14 @@ def sample_patch(
     The position is truncated to whole pixels. Regions over about twice the output are first thinned by a
     whole number of rows and columns, so the coordinates that come back are multiples of that stride.
 
-    Raises InputError for a position or size that is not finite, or a size that is not positive.
+    Raises InputError for a position or size that is not finite or over 16 million pixels, for a size that is not
+    positive, and for a region so long and narrow that it cannot be thinned.
     """
     image_size = np.array(image.shape[:2])
     centre, size, output = _pair(position), _pair(sample_size), _pair(output_size).astype(np.int64)
-    if not (np.isfinite(centre).all() and np.isfinite(size).all() and size.min() > 0):
+    if not (np.abs(centre).max() < MAX_POSITION and size.max() < MAX_POSITION and size.min() > 0):
         raise InputError(f"No search region of size {size.tolist()} at {centre.tolist()}: "
-                         "both must be finite and the size positive.")
+                         "both must be finite, not beyond measure, and the size positive.")
     if border_mode != "replicate":
         size = _shrunken_size(size, image_size, border_mode, max_scale_change)
 
@@ -123,6 +124,8 @@ def sample_patch(
     thinned = image[offset[0]::stride, offset[1]::stride]
     # Half-sizes are cut to whole numbers, so that even regions reach one pixel farther down and right.
     side = np.maximum(np.rint(size / np.float32(stride)), 2).astype(np.int64)
+    if side.prod() > MAX_REGION_PIXELS:
+        raise InputError(f"The search region of size {size.tolist()} is too long and narrow.")
     top_left = centre // stride - (side - 1) // 2
     bottom_right = centre // stride + side // 2 + 1
     if border_mode != "replicate":

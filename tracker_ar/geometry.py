@@ -12,6 +12,9 @@ import numpy as np
 
 from tracker_ar.errors import InputError
 
+MAX_COORDINATE = 1e9  # pixels; arithmetic on boxes stays finite and exact to a thousandth
+MAX_BOX_TO_IMAGE = 16  # a target this many times larger than its image is a mistake
+
 BoxLike = Sequence[float] | np.ndarray
 Region = Sequence[float] | np.ndarray  # a mask (H, W), non-zero on the target, or a box
 
@@ -81,18 +84,30 @@ def pad_mask(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     A mask that arrives over TraX reaches only as far as the lower right corner of the target. Any dtype is
     accepted; what is not zero counts as target. Raises InputError for a mask that is not two-dimensional.
     """
+    return place_mask(mask, (0, 0), image_size)
+
+
+def place_mask(mask: np.ndarray, offset: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """A mask whose first pixel lies at `offset` (x, y) of the image, as uint8 {0, 1} of `image_size`.
+
+    It may start anywhere, also left of or above the image; what lies outside is dropped. Any dtype is accepted;
+    what is not zero counts as target. Raises InputError for a mask that is not two-dimensional.
+    """
     _check_mask(mask)
-    height, width = min(mask.shape[0], image_size[0]), min(mask.shape[1], image_size[1])
-    padded = np.zeros(image_size, dtype=np.uint8)
-    padded[:height, :width] = mask[:height, :width] != 0
-    return padded
+    left, top = offset
+    visible = mask[max(-top, 0):, max(-left, 0):]
+    left, top = max(left, 0), max(top, 0)
+    visible = visible[:max(image_size[0] - top, 0), :max(image_size[1] - left, 0)]
+    placed = np.zeros(image_size, dtype=np.uint8)
+    placed[top:top + visible.shape[0], left:left + visible.shape[1]] = visible != 0
+    return placed
 
 
 def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
     """The box (4,) float64 x, y, w, h of a region, which is a mask of `image_size` (height, width) or a box.
 
     Raises InputError for an empty mask, a mask of another size, and a box that is not four finite numbers of
-    positive size with some part inside the image.
+    positive size with some part inside the image, or is many times larger than the image.
     """
     region = np.asarray(region)
     if region.ndim == 2:
@@ -117,6 +132,11 @@ def region_box(region: Region, image_size: tuple[int, int]) -> np.ndarray:
             f"The box {box.tolist()} lies outside the image of {image_size[1]} x {image_size[0]} pixels: "
             "boxes are x, y, w, h in pixels from the top-left corner."
         )
+    if max(width, height) > MAX_BOX_TO_IMAGE * max(image_size):
+        raise InputError(
+            f"The box {box.tolist()} is over {MAX_BOX_TO_IMAGE} times larger than the image of {image_size[1]} x "
+            f"{image_size[0]} pixels: give one that fits the target."
+        )
     return box
 
 
@@ -139,6 +159,8 @@ def _four_finite_values(box: BoxLike) -> np.ndarray:
         raise InputError(f"A box is four numbers (x, y, width, height), not shape {values.shape}.")
     if not np.isfinite(values).all():
         raise InputError(f"The box {values.tolist()} holds NaN or infinity: give finite pixel coordinates.")
+    if np.abs(values).max() > MAX_COORDINATE:
+        raise InputError(f"The box {values.tolist()} is beyond measure: coordinates are pixels, at most 1e9.")
     return values
 
 

@@ -90,9 +90,10 @@ class RefinerSettings:
     threshold: float = 0.65  # mask probability above which a pixel is target
     use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
     minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
-    learning_rate: float = 0.0  # weight of a learned frame in the target model; 0: only the first frame counts
-    learning_interval: int = 1  # frames
+    learning_rate: float = 0.0  # weight of a learned frame against earlier ones; 0: only the first frame counts
+    learning_interval: int = 5  # frames
     learning_score: float = 0.9  # mean probability of the mask from which a frame is learned
+    first_frame_share: float = 0.7  # weight of the first frame against all later ones
 
 
 @dataclass(frozen=True)

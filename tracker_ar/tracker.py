@@ -7,8 +7,9 @@ tracker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,21 +18,9 @@ from tracker_ar.base import BaseTracker
 from tracker_ar.crops import as_rgb_image
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, clip_box, region_box
+from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES, Profile
 from tracker_ar.refine import Refiner
-
-@dataclass(frozen=True)
-class Prediction:
-    """The target in one frame.
-
-    box: (4,) float64 x, y, w, h in pixels: the base tracker's box clipped to the image.
-    mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
-    score: confidence of the base tracker, 0 to 1.
-    """
-
-    box: np.ndarray
-    mask: np.ndarray
-    score: float
 
 
 class AlphaRefineTracker:
@@ -72,8 +61,15 @@ class AlphaRefineTracker:
         found = self.base.track(image)
         box = clip_box(found.box, self._image_size, self.profile.minimum_side)
         self.base.correct(box)
-        refined = self.refiner.refine(image, box, learn=found.score >= self.profile.confident_score)
-        return Prediction(box, refined.mask, found.score)
+        confident = found.score is None or found.score >= self.profile.confident_score
+        refined = self.refiner.refine(image, box, learn=confident)
+        score = refined.score if found.score is None else found.score
+        return Prediction(box, refined.mask, score, refined.probabilities)
+
+    def __copy__(self) -> AlphaRefineTracker:
+        """A tracker with the same networks and settings that has yet to be given its target."""
+        # What base tracker and refiner know of a target they put beside their networks anew in `initialize`.
+        return AlphaRefineTracker(copy.copy(self.base), copy.copy(self.refiner), self.profile)
 
 
 def build_tracker(
@@ -81,33 +77,62 @@ def build_tracker(
     device: str = "auto",
     checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
+    base: BaseTracker | None = None,
+    fast: bool = True,
 ) -> AlphaRefineTracker:
     """A tracker with its weights loaded.
 
     profile: 'vot2020', the challenge entry with the authors' checkpoints, or 'lite', with ours. device: 'auto' (the
     GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
     profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
+    base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`). fast: False runs the networks as they
+    are trained, layer by layer, to compare with; the results are the same up to rounding.
     Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.base.super_dimp import SuperDiMPTracker
     from tracker_ar.checkpoints import find_checkpoints, load_into
-    from tracker_ar.models.mask_refiner import build_mask_refiner
     from tracker_ar.models.super_dimp import build_super_dimp
 
-    if profile not in PROFILES:
-        raise InputError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
-    settings = PROFILES[profile]
+    settings = _profile(profile)
+    if base is not None:
+        return AlphaRefineTracker(base, build_refiner(profile, device, checkpoint, fast), settings)
     where = _device(device)
     base_path, refiner_path = find_checkpoints(profile, checkpoint)
-    base_network = build_super_dimp(settings.base.network)
-    load_into(base_network, base_path)
-    refiner_network = build_mask_refiner(settings.refiner.network)
-    load_into(refiner_network, refiner_path)
-    return AlphaRefineTracker(
-        SuperDiMPTracker(base_network, settings.base, where, seed),
-        Refiner(refiner_network, settings.refiner, where),
-        settings,
-    )
+    network = build_super_dimp(settings.base.network)
+    load_into(network, base_path)
+    base = SuperDiMPTracker(network, settings.base, where, seed, fast)
+    return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, where, fast), settings)
+
+
+def build_refiner(
+    profile: str = "vot2020",
+    device: str = "auto",
+    checkpoint: str | PathLike[str] | None = None,
+    fast: bool = True,
+) -> Refiner:
+    """The refiner of a profile, with its weights loaded, to stand behind a tracker of one's own.
+
+    Arguments and errors as of `build_tracker`; only the refiner's checkpoint is needed.
+    """
+    from tracker_ar.checkpoints import find_refiner_checkpoint
+
+    settings = _profile(profile)
+    return _load_refiner(settings, find_refiner_checkpoint(profile, checkpoint), _device(device), fast)
+
+
+def _load_refiner(settings: Profile, path: Path, device: torch.device, fast: bool) -> Refiner:
+    from tracker_ar.checkpoints import load_into
+    from tracker_ar.models.mask_refiner import build_mask_refiner
+
+    network = build_mask_refiner(settings.refiner.network)
+    load_into(network, path)
+    return Refiner(network, settings.refiner, device, fast)
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise InputError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
 
 
 def _device(name: str) -> torch.device:

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 from vot_wrapper.protocol import ProtocolChannel
 
 if TYPE_CHECKING:
-    from vot_wrapper.server import Tracker
+    from tracker_ar.multi_target import SingleTargetTracker
+    from vot_wrapper.server import Report
 
 
-def launch(make_tracker: Callable[[], Tracker]) -> int:
+def launch(make_tracker: Callable[[], SingleTargetTracker], report: Report = "masks") -> int:
     """Serve one tracker over TraX until the client quits, goes away, or sends SIGTERM.
 
     ``make_tracker`` is called once, before the hello, when stray output can no longer do harm; it should do
-    all heavy imports itself. Returns the exit status: 0, or 1 when the tracker could not be built or failed.
+    all heavy imports itself. ``report``: what the client gets of each target, its mask or the box around it.
+    Returns the exit status: 0, or 1 when the tracker could not be built or failed.
     """
     signal.signal(signal.SIGTERM, _leave)
     with ProtocolChannel() as channel:
         from vot_wrapper.server import serve
 
-        return serve(make_tracker, channel)
+        return serve(make_tracker, channel, report)
 
 
 def _leave(signal_number: int, frame: object) -> NoReturn:

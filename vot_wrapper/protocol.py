@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import select
+import signal
 import sys
 import threading
+import time
 from types import TracebackType
+
+from vot_wrapper.gate import RequestGate, pump
 
 _CHUNK = 65536
 _LAST_LINES_TIMEOUT = 2.0
+_GRACE = 3.0  # seconds
 
 
 class ProtocolChannel:
@@ -20,25 +26,34 @@ class ProtocolChannel:
 
     Inside the ``with`` block
 
-    - libtrax talks on the private copies (it reads their numbers from TRAX_IN and TRAX_OUT);
+    - libtrax talks on the private copies (it reads their numbers from TRAX_IN and TRAX_OUT), and of what the
+      client says it gets what `gate` lets through;
     - whatever Python or native code writes to descriptor 1 or 2 goes through a pipe, from which a thread
       forwards it to the original stderr: whole lines of ASCII only. The toolkit reads stdout and stderr of a
       tracker as one stream. An unfinished line in front of a protocol message would hide that message, and
       any byte above 127 is the end of the stream to libtrax;
-    - descriptor 0 is empty, so that nothing can read a request away.
+    - descriptor 0 is empty, so that nothing can read a request away;
+    - the process ends a few seconds after SIGTERM, or after the client has gone, whatever it is doing: libtrax
+      goes on reading and writing in native code, where neither an exception nor a closed pipe stops it.
 
+    ``gate.refusal`` says why a request of the client was refused.
     ``lock`` must be held while a protocol message is being sent: it keeps log lines out of the middle of one.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.gate = RequestGate()
 
     def __enter__(self) -> ProtocolChannel:
         sys.stdout.flush()
         sys.stderr.flush()
         self._protocol = (os.dup(0), os.dup(1))
         self._log = os.dup(2)
-        os.environ["TRAX_IN"], os.environ["TRAX_OUT"] = (_descriptor_name(fd) for fd in self._protocol)
+        requests, passed = os.pipe()
+        os.environ["TRAX_IN"] = _descriptor_name(requests)
+        os.environ["TRAX_OUT"] = _descriptor_name(self._protocol[1])
+        threading.Thread(target=pump, args=(self._protocol[0], passed, self.gate), name="requests",
+                         daemon=True).start()
 
         empty = os.open(os.devnull, os.O_RDONLY)
         os.dup2(empty, 0)
@@ -52,6 +67,7 @@ class ProtocolChannel:
         faulthandler.enable(file=self._log)
         self._forwarder = threading.Thread(target=self._forward_lines, name="log-lines", daemon=True)
         self._forwarder.start()
+        self._watch_for_the_end()
         return self
 
     def __exit__(
@@ -63,6 +79,14 @@ class ProtocolChannel:
         os.dup2(self._log, 1)
         os.dup2(self._log, 2)
         self._forwarder.join(_LAST_LINES_TIMEOUT)
+
+    def _watch_for_the_end(self) -> None:
+        if not hasattr(select, "poll") or threading.current_thread() is not threading.main_thread():
+            return  # Windows, which has no SIGTERM either
+        signals, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        threading.Thread(target=_end_with, args=(self._protocol[1], signals), name="end", daemon=True).start()
 
     def _forward_lines(self) -> None:
         unfinished = b""
@@ -81,6 +105,19 @@ class ProtocolChannel:
             except OSError:
                 # The reader has gone. Keep emptying the pipe, or the tracker would block on it.
                 pass
+
+
+def _end_with(client: int, signals: int) -> None:
+    """End the process some seconds after nobody reads from `client` any more, or a signal asked for it."""
+    poll = select.poll()
+    poll.register(client, 0)  # what is always reported: a hang-up, no reader
+    poll.register(signals, select.POLLIN)
+    ending = False
+    while not ending:
+        for descriptor, _ in poll.poll():
+            ending |= descriptor == client or bool({signal.SIGTERM, signal.SIGINT} & {*os.read(signals, 64)})
+    time.sleep(_GRACE)
+    os._exit(0)
 
 
 def _descriptor_name(descriptor: int) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import trax
 
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import checked_box, mask_from_box, pad_mask
+from tracker_ar.geometry import box_from_mask, checked_box, pad_mask, place_mask
+from tracker_ar.prediction import Prediction
 
 
 def decode_region(region: trax.Region, image_size: tuple[int, int]) -> np.ndarray:
@@ -17,11 +18,7 @@ def decode_region(region: trax.Region, image_size: tuple[int, int]) -> np.ndarra
     corners. Raises InputError for any other kind and for regions without area.
     """
     if region.type == trax.Region.MASK:
-        # A TraX mask may start anywhere, also left of or above the image.
-        (left, top), pixels = region.offset(), region.array()
-        pixels = pixels[max(-top, 0):, max(-left, 0):]
-        pixels = np.pad(pixels, [(max(top, 0), 0), (max(left, 0), 0)])
-        mask = pad_mask(pixels, image_size)
+        mask = place_mask(region.array(), region.offset(), image_size)
         if not mask.any():
             raise InputError("the initial mask has no pixel inside the image; start on a frame with a target")
         return mask
@@ -33,14 +30,15 @@ def decode_region(region: trax.Region, image_size: tuple[int, int]) -> np.ndarra
     raise InputError(f"an initial region of type {region.type!r}; send a mask, a rectangle or a polygon")
 
 
-def region_to_mask(region: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """A decoded region (mask, or box ``x, y, w, h``) as a uint8 {0,1} mask of ``image_size``."""
-    return mask_from_box(region, image_size) if region.ndim == 1 else region
-
-
 def encode_mask(mask: np.ndarray, image_size: tuple[int, int]) -> trax.Mask:
     """A mask (H, W) as a TraX region of exactly ``image_size``; all-zero means 'not visible'.
 
     TraX copies raw memory: anything but contiguous uint8 would arrive garbled.
     """
     return trax.Mask.create(np.ascontiguousarray(pad_mask(mask, image_size), dtype=np.uint8))
+
+
+def encode_box(prediction: Prediction) -> trax.Rectangle:
+    """The box around a prediction's mask, or where that is empty the base tracker's box, as a TraX region."""
+    box = box_from_mask(prediction.mask) if prediction.mask.any() else prediction.box
+    return trax.Rectangle.create(*(float(value) for value in box))

@@ -1,44 +1,34 @@
-"""The TraX loop around one tracker.
+"""The TraX loop around one tracker, which follows all objects of a session.
 
 Every ``initialize`` request starts over, so one process serves all anchors of a sequence. (The metadata
-``vot=python`` would make the toolkit start a process per anchor; it is not sent.)
+``vot=python`` would make the toolkit start a process per anchor; it is not sent.) Objects that come with a
+later frame join the others. The toolkit treats a session with one object as that of a single-object tracker.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from typing import Callable, Protocol
+from dataclasses import replace
+from typing import Callable, Literal
 
 import cv2
 import numpy as np
 import trax
 
 from tracker_ar.errors import InputError
+from tracker_ar.multi_target import MultiTargetTracker, SingleTargetTracker
+from tracker_ar.prediction import Prediction
 from vot_wrapper.protocol import ProtocolChannel
-from vot_wrapper.regions import decode_region, encode_mask, region_to_mask
+from vot_wrapper.regions import decode_region, encode_box, encode_mask
+
+Report = Literal["masks", "boxes"]
 
 
-class Profile(Protocol):
-    name: str
-
-
-class Prediction(Protocol):
-    mask: np.ndarray
-    score: float
-
-
-class Tracker(Protocol):
-    """What is served: the public face of ``tracker_ar.AlphaRefineTracker``."""
-
-    profile: Profile
-
-    def initialize(self, image: np.ndarray, region: np.ndarray) -> None: ...
-
-    def track(self, image: np.ndarray) -> Prediction: ...
-
-
-def serve(make_tracker: Callable[[], Tracker], channel: ProtocolChannel) -> int:
+def serve(
+    make_tracker: Callable[[], SingleTargetTracker], channel: ProtocolChannel, report: Report = "masks"
+) -> int:
     """Build the tracker, say hello, answer requests until the client quits or goes away.
 
     The weights are loaded before the hello because the toolkit's timeout does not count the handshake. A
@@ -47,7 +37,7 @@ def serve(make_tracker: Callable[[], Tracker], channel: ProtocolChannel) -> int:
     """
     failure = ""
     try:
-        session = Session(make_tracker())
+        session = Session(make_tracker(), report)
         profile = session.tracker.profile.name
         print(f"AlphaRefine: running profile {profile}", file=sys.stderr)
     except Exception as error:
@@ -62,19 +52,21 @@ def serve(make_tracker: Callable[[], Tracker], channel: ProtocolChannel) -> int:
             tracker_description=f"AlphaRefine, profile {profile}",
             tracker_family="AlphaRefine",
             metadata={"profile": profile},
+            multiobject=True,
         )
     while True:
         try:
             request = server.wait()
         except trax.TraxException as error:
-            # As a rule the pipe is closed: the client has ended without a word.
-            print(f"AlphaRefine: no more requests ({error})", file=sys.stderr)
-            return 0
-        if request.type == trax.TraxStatus.QUIT:
-            return 0
+            cause = channel.gate.refusal or f"a request, or a region in it, that libtrax cannot use ({error})"
+            failure = failure or f"InputError: {cause}"
+            print(f"AlphaRefine: {failure}", file=sys.stderr)
+        else:
+            if request.type == trax.TraxStatus.QUIT:
+                return 0
         if not failure:
             try:
-                state = session.answer(request)
+                states = session.answer(request)
             except Exception as error:
                 traceback.print_exc()
                 failure = _reason(error)
@@ -83,53 +75,61 @@ def serve(make_tracker: Callable[[], Tracker], channel: ProtocolChannel) -> int:
                 if failure:
                     server.quit(failure)
                     return 1
-                server.status([state])
+                server.status(states)
         except trax.TraxException:
             return 0
 
 
 class Session:
-    """One tracker and the last state that it reported."""
+    """The targets of one client and the last states that were reported of them."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
-        self._mask: np.ndarray | None = None
+    def __init__(self, tracker: SingleTargetTracker, report: Report = "masks") -> None:
+        self.tracker = MultiTargetTracker(tracker)
+        self._report = report
+        self._predictions: list[Prediction] = []
         self._image_size = (0, 0)
 
-    def answer(self, request: trax.server.Request) -> tuple[trax.Mask, dict[str, str]]:
-        """The state for one request: a mask of its image's size, ``confidence`` 0..1, the profile's name.
+    def answer(self, request: trax.server.Request) -> list[tuple[trax.Region, dict[str, str]]]:
+        """The states for one request, one of each object in the order in which they came.
 
-        A frame that cannot be read or used repeats the last mask with confidence 0 and a line on stderr.
-        Raises InputError when the first frame or its region is unusable: there is no state to repeat then.
+        A mask of its image's size or a box, ``confidence`` 0..1, the profile's name. A frame that cannot be read or
+        used repeats the last states with confidence 0 and a line on stderr. Raises InputError when an object, or
+        the frame that it comes with, is unusable: there is no state to repeat then.
         """
         path = request.image[trax.image.ImageChannel.COLOR].path()
+        regions = [region for region, _ in request.objects or []]
         if request.type == trax.TraxStatus.INITIALIZE:
-            confidence = self._initialize(path, request.objects[0][0])
-        elif self._mask is None:
+            self._predictions = self._initialize(path, regions)
+        elif not self._predictions:
             raise InputError("a frame before the first 'initialize' request; send that request first")
         else:
-            confidence = self._track(path)
-        properties = {"confidence": f"{confidence:.6f}", "profile": self.tracker.profile.name}
-        return encode_mask(self._mask, self._image_size), properties
+            self._predictions = self._track(path, regions)
+        return [self._encode(prediction) for prediction in self._predictions]
 
-    def _initialize(self, path: str, region: trax.Region) -> float:
+    def _initialize(self, path: str, regions: list[trax.Region]) -> list[Prediction]:
         image = read_image(path)
         self._image_size = image.shape[:2]
-        start = decode_region(region, self._image_size)
-        self.tracker.initialize(image, start)
-        self._mask = region_to_mask(start, self._image_size)
-        return 1.0
+        return self.tracker.initialize(image, self._decode(regions))
 
-    def _track(self, path: str) -> float:
+    def _track(self, path: str, new: list[trax.Region]) -> list[Prediction]:
         try:
             image = read_image(path)
             self._image_size = image.shape[:2]
-            prediction = self.tracker.track(image)
+            return self.tracker.track(image, self._decode(new))
         except InputError as error:
+            if new:
+                raise
             print(f"AlphaRefine: {error}; the last state is repeated", file=sys.stderr)
-            return 0.0
-        self._mask = prediction.mask
-        return float(prediction.score)
+            return [replace(prediction, score=0.0) for prediction in self._predictions]
+
+    def _decode(self, regions: list[trax.Region]) -> list[np.ndarray]:
+        return [decode_region(region, self._image_size) for region in regions]
+
+    def _encode(self, prediction: Prediction) -> tuple[trax.Region, dict[str, str]]:
+        properties = {"confidence": f"{prediction.score:.6f}", "profile": self.tracker.profile.name}
+        if self._report == "boxes":
+            return encode_box(prediction), properties
+        return encode_mask(prediction.mask, self._image_size), properties
 
 
 def read_image(path: str) -> np.ndarray:
@@ -138,6 +138,8 @@ def read_image(path: str) -> np.ndarray:
     Raises InputError when the file is missing or cannot be decoded.
     """
     try:
+        if not os.path.isfile(path):  # a device or a pipe might never end
+            raise OSError(path)
         # Not cv2.imread, which cannot open non-ASCII paths on Windows.
         image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
     except (OSError, cv2.error):

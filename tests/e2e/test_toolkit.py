@@ -55,6 +55,8 @@ def test_evaluation_ends_with_table_report_and_picture(
     report = Path(re.search(r"report: +(.+)", output)[1])
     assert "VOT report" in report.read_text() and "Noisy" in report.read_text()
     assert "profile double-noisy" in report.with_name("summary.txt").read_text()
+    page = Path(re.search(r"page: +(.+)", output)[1]).read_text()
+    assert "double-noisy" in page and f"{rows['Noisy'][0]:.3f}" in page
     picture = cv2.imread(re.search(r"picture: +(.+)", output)[1]).astype(int)
     assert ((picture[..., 2] - picture[..., 0]) > 60).mean() > 0.02  # painted red
 

@@ -11,7 +11,7 @@ from recorded import Reference, key_shapes
 from torch import Tensor
 
 from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
-from tracker_ar.ops.doubling import double
+from tracker_ar.ops.resizing import double
 
 LEVELS = ("layer5", "layer4", "layer3", "layer2")
 BOX = (95.5, 95.5, 192.0, 192.0)

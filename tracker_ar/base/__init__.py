@@ -13,11 +13,11 @@ class BaseResult:
     """What a base tracker says of one frame.
 
     box: (4,) float64 x, y, w, h in image pixels; may reach beyond the image.
-    score: confidence, 0 to 1.
+    score: confidence, 0 to 1, or None from a tracker that knows none.
     """
 
     box: np.ndarray
-    score: float
+    score: float | None
 
 
 class BaseTracker(Protocol):

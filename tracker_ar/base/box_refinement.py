@@ -44,12 +44,18 @@ def ascend(
     predict maps boxes (n, 4) to their IoU (n,) and its gradient for the boxes (n, 4). Returns the boxes after the last
     step, (n, 4), and the IoU predicted before it, (n,), as the reference does.
     """
-    reference_size = boxes[:1, 2:]
-    relative = to_relative(boxes, reference_size)
+    # In pixels: a step along a relative centre, over the reference size, is one of its square along the centre.
+    pixels = settings.step_length * boxes[:1, 2:].square()
+    boxes = boxes.clone()
+    corners, sizes = boxes[:, :2], boxes[:, 2:]
+    centers, log_sizes = corners + 0.5 * sizes, sizes.log()
     for _ in range(settings.iterations):
         iou, gradient = predict(boxes)
-        relative = relative + settings.step_length * relative_gradient(gradient, boxes, reference_size)
-        boxes = from_relative(relative, reference_size)
+        of_corner, of_size = gradient[:, :2], gradient[:, 2:]
+        centers.addcmul_(of_corner, pixels)
+        log_sizes.addcmul_(torch.sub(of_size, of_corner, alpha=0.5), sizes, value=settings.step_length)
+        torch.exp(log_sizes, out=sizes)
+        torch.sub(centers, sizes, alpha=0.5, out=corners)
     return boxes, iou
 
 

@@ -34,11 +34,13 @@ class TargetState:
 class SuperDiMPTracker:
     """Follows one target. `initialize` once, then `track` each frame; `correct` may move it in between.
 
-    After a frame `scores`, (h, w) float32, and `decision` say how it was found.
+    After a frame `scores`, (h, w) float32, and `decision` say how it was found. fast: see `prepare_for_inference`.
     """
 
-    def __init__(self, network: SuperDiMP, settings: BaseSettings, device: torch.device, seed: int = 0) -> None:
-        self._network = prepare_for_inference(network, device)
+    def __init__(
+        self, network: SuperDiMP, settings: BaseSettings, device: torch.device, seed: int = 0, fast: bool = True
+    ) -> None:
+        self._network = prepare_for_inference(network, device, fast)
         self._settings = settings
         self._device = device
         self._seed = seed

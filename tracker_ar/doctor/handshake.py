@@ -19,6 +19,7 @@ import numpy as np
 
 from tracker_ar.doctor.report import Row, failed, ok, warning
 from tracker_ar.doctor.workspace import Launch
+from tracker_ar.geometry import place_mask
 
 FRAMES = 12  # after the first
 FPS = 20.0
@@ -141,12 +142,7 @@ def _overlap(region: object, truth: np.ndarray) -> list[float]:
 
     if region.type != trax.Region.MASK:
         return []
-    (left, top), pixels = region.offset(), region.array()
-    mask = np.zeros(truth.shape, bool)
-    pixels = pixels[max(-top, 0):, max(-left, 0):]  # what lies within the image
-    top, left = max(top, 0), max(left, 0)
-    part = pixels[:max(truth.shape[0] - top, 0), :max(truth.shape[1] - left, 0)]
-    mask[top:top + part.shape[0], left:left + part.shape[1]] = part != 0
+    mask = place_mask(region.array(), region.offset(), truth.shape)
     union = np.count_nonzero(mask | (truth != 0))
     return [np.count_nonzero(mask & (truth != 0)) / union if union else 1.0]
 

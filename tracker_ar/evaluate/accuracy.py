@@ -9,6 +9,7 @@ evaluations of OTB, TrackingNet and LaSOT do; J and F leave out the first and th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -22,16 +23,17 @@ from vot.dataset import load_sequence
 from vot.region import Region as VotRegion
 from vot.region import RegionType
 
-from tracker_ar.errors import DataError, EvaluationError
+from tracker_ar.base import BaseTracker
+from tracker_ar.base.opencv import opencv_tracker
+from tracker_ar.errors import DataError
 from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.sequences import listed_sequences
 from tracker_ar.evaluate.vot_format import SequenceInfo, inspect_sequence, read_list
-from tracker_ar.geometry import box_from_mask, clip_box, mask_from_box
-from tracker_ar.geometry import Region, region_box
-from tracker_ar.tracker import Prediction
+from tracker_ar.geometry import Region, box_from_mask, mask_from_box, region_box
+from tracker_ar.tracker import AlphaRefineTracker, Prediction
 
 NO_BOX = np.full(4, np.nan)
-COMPARISONS = ("csrt", "kcf", "static")
+COMPARISONS = ("csrt", "csrt+refiner", "kcf", "kcf+refiner", "static")
 
 
 class Tracker(Protocol):
@@ -210,50 +212,34 @@ class StaticBox:
         return self._prediction
 
 
-class OpenCVTracker:
-    """A tracker of OpenCV; its box stays where it is in frames in which the tracker reports failure."""
+class FilledBoxes:
+    """A base tracker on its own: its box is its mask."""
 
-    def __init__(self, create: Callable[[], cv2.Tracker]) -> None:
-        self._create = create
+    def __init__(self, base: BaseTracker) -> None:
+        self._base = base
 
     def initialize(self, image: np.ndarray, region: Region) -> None:
-        self._box = region_box(region, image.shape[:2])
-        self._tracker = self._create()
-        # It takes whole pixels and does not check that they lie in the image.
-        inside = clip_box(self._box, image.shape[:2], min_side=1.0)
-        self._tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), tuple(int(v) for v in np.rint(inside)))
+        self._base.initialize(image, region_box(region, image.shape[:2]))
 
     def track(self, image: np.ndarray) -> Prediction:
-        found, box = self._tracker.update(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        if found and min(box[2:]) > 0:
-            self._box = np.array(box, np.float64)
-        return Prediction(self._box, mask_from_box(self._box, image.shape[:2]), float(found))
+        found = self._base.track(image)
+        return Prediction(found.box, mask_from_box(found.box, image.shape[:2]),
+                          1.0 if found.score is None else found.score)
 
 
-def comparison_tracker(name: str) -> Tracker:
-    """A tracker to compare with: 'static', or OpenCV's 'csrt', with its own settings, or 'kcf'.
+def comparison_tracker(name: str, tracker: AlphaRefineTracker) -> Tracker:
+    """A tracker to compare `tracker` with, one of COMPARISONS.
 
-    Raises EvaluationError where this OpenCV lacks it: both live in the contrib modules.
+    'static', a box that never moves; OpenCV's 'csrt' or 'kcf'; or 'csrt+refiner' or 'kcf+refiner', the same with the
+    refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one that is asked for.
     """
     if name == "static":
         return StaticBox()
-    kind = getattr(cv2, f"Tracker{name.upper()}", None)
-    if kind is None:
-        raise EvaluationError(
-            f"OpenCV {cv2.__version__} as installed has no {name.upper()}: it is in opencv-contrib-python, "
-            "which takes the place of opencv-python. Install it with pip install --force-reinstall --no-deps "
-            f"'opencv-contrib-python=={cv2.__version__}.*', or leave {name} out of --compare.")
-    return OpenCVTracker(_create_kcf if name == "kcf" else kind.create)
-
-
-def _create_kcf() -> cv2.Tracker:
-    """KCF that never gives up, as in its paper (Henriques et al., TPAMI 2015).
-
-    With the threshold that OpenCV sets, 0.5, it fails after some frames of most videos and never recovers.
-    """
-    parameters = cv2.TrackerKCF_Params()
-    parameters.detect_thresh = 0.0
-    return cv2.TrackerKCF.create(parameters)
+    base, _, refined = name.partition("+")
+    if not refined:
+        return FilledBoxes(opencv_tracker(base))
+    # The networks are shared; what a refiner knows of its target is its own.
+    return AlphaRefineTracker(opencv_tracker(base), copy.copy(tracker.refiner), tracker.profile)
 
 
 def _start(tracker: Tracker, image: np.ndarray, truth: Truth, info: SequenceInfo) -> Prediction:

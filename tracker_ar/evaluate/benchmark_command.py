@@ -48,7 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                           help="folder with the profile's checkpoints (default: the installed ones)")
     accuracy.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
-                          help="others to run beside it: OpenCV's CSRT and KCF, a box that never moves")
+                          help="others to run beside it: OpenCV's CSRT and KCF (extra 'compare'), each also with "
+                               "the refiner behind it, a box that never moves")
     accuracy.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-accuracy"),
                           help="where the results go; earlier ones there are replaced (default: %(default)s)")
     accuracy.set_defaults(run_benchmark=_accuracy)
@@ -63,17 +64,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out the chosen benchmark; 130 after Ctrl-C, when what was done has been kept.
 
-    Raises DataError for bad sequences, CheckpointError for missing weights, EvaluationError where a tracker
-    to compare with is not installed, InputError for an unknown device.
+    Raises DataError for bad sequences, CheckpointError for missing weights, InputError for an unknown device
+    and where a tracker to compare with is not installed.
     """
     return args.run_benchmark(args)
 
 
 def _accuracy(args: argparse.Namespace) -> int:
     infos = find_sequences(args.sequences)
-    compared = {name: comparison_tracker(name) for name in args.compare}
     profile = args.profile or installed_profile(args.checkpoint)
     tracker = build_tracker(profile, args.device, args.checkpoint)
+    compared = {name: comparison_tracker(name, tracker) for name in args.compare}
     trackers = {f"AlphaRefine {profile}": tracker, **compared}
 
     scores: list[SequenceScores] = []

@@ -16,6 +16,7 @@ from tracker_ar.evaluate.sequences import (
     listed_sequences,
     make_sequences,
 )
+from tracker_ar.report.command import write_page
 
 STATIC_TRACKER = "StaticBox"
 
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate; print the table and where report and picture are.
+    """Evaluate; print the table and where report, picture and page are.
 
     Raises EvaluationError with the cause when the toolkit or the tracker failed, DataError for bad sequences.
     """
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         format_table({tracker: read_scores(analysis, tracker) for tracker in trackers}),
     ])
     report.with_name("summary.txt").write_text(f"{summary}\n")
-    print(f"\n{summary}\n\nreport:  {report}\npicture: {picture}")
+    page, _ = write_page(workspace, trackers)
+    print(f"\n{summary}\n\nreport:  {report}\npicture: {picture}\npage:    {page}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def write_overview(workspace: Workspace, tracker: str, file: Path, experiment: s
         cells = []
         for index in np.linspace(1, len(sequence) - 1, _FRAMES).astype(int):
             frame = sequence.frame(int(index))
-            cell = draw(frame.image(), trajectory.region(int(index)), frame.groundtruth())
+            cell = draw(frame.image(), [trajectory.region(int(index))], [frame.groundtruth()])
             cells.append(_label(cell, f"{sequence.name} {index + 1}"))
         rows.append(np.hstack(cells))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,15 +47,18 @@ def write_overview(workspace: Workspace, tracker: str, file: Path, experiment: s
     return file
 
 
-def draw(image: np.ndarray, predicted: Region, truth: Region) -> np.ndarray:
-    """A frame (RGB uint8, H x W x 3), scaled to the width of a cell, with both regions over it."""
+def draw(image: np.ndarray, predicted: Sequence[Region], truths: Sequence[Region]) -> np.ndarray:
+    """A frame (RGB uint8, H x W x 3), scaled to the width of a cell, with the regions of all targets over it."""
     height, width = image.shape[:2]
     cell = cv2.resize(image, (_CELL_WIDTH, round(height * _CELL_WIDTH / width)), interpolation=cv2.INTER_AREA)
-    painted = _scaled_mask(predicted, (height, width), cell.shape[:2]).astype(bool)
-    cell[painted] = (0.5 * cell[painted] + 0.5 * np.array(_PREDICTED)).astype(np.uint8)
-    outline, _ = cv2.findContours(_scaled_mask(truth, (height, width), cell.shape[:2]),
-                                  cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(cell, outline, -1, _TRUTH, 1)
+    for region in predicted:
+        painted = _scaled_mask(region, (height, width), cell.shape[:2]).astype(bool)
+        cell[painted] = (0.5 * cell[painted] + 0.5 * np.array(_PREDICTED)).astype(np.uint8)
+    for region in truths:
+        outline, _ = cv2.findContours(_scaled_mask(region, (height, width), cell.shape[:2]),
+                                      cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(cell, outline, -1, _TRUTH, 1)
+    return cell
 
 
 def _scaled_mask(region: Region, size: tuple[int, int], cell_size: tuple[int, int]) -> np.ndarray:

@@ -56,9 +56,14 @@ class Scene:
     brightness: Callable[[float], float] = lambda t: 1.0
 
 
+def made_scenes() -> list[Scene]:
+    """Every scene, ready to be rendered."""
+    return [_deforming(), _occluded(), _scaled(), _articulated()]
+
+
 def write_made_sequences(folder: Path) -> list[str]:
     """Render every scene into ``folder`` in the VOT layout, over earlier renderings; returns the names."""
-    scenes = [_deforming(), _occluded(), _scaled(), _articulated()]
+    scenes = made_scenes()
     for scene in scenes:
         _write_scene(scene, folder / scene.name)
     return [scene.name for scene in scenes]

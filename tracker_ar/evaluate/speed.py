@@ -24,19 +24,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from tracker_ar import __version__
-from tracker_ar.base import super_dimp
 from tracker_ar.checkpoints import installed_profile
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.evaluate.accuracy import read_frames
 from tracker_ar.evaluate.ceilings import fastest, measure_ceilings, wait_for
 from tracker_ar.evaluate.procedural import write_made_sequences
 from tracker_ar.evaluate.speed_report import Measurements, Work, format_report, summarize, write_report
-from tracker_ar.evaluate.speed_stages import StageMeter, TrafficCounter, clock, observed, replaced
+from tracker_ar.evaluate.speed_stages import StageMeter, TrafficCounter, clock, observed
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, use_threads
 from tracker_ar.evaluate.vot_format import inspect_sequence
 from tracker_ar.models.super_dimp import SuperDiMP
 from tracker_ar.profiles import PROFILES
-from tracker_ar.refine import mask_refiner
 from tracker_ar.tracker import AlphaRefineTracker, Region
 from tracker_ar.video.sources import open_source
 
@@ -243,13 +241,7 @@ def count_work(
 def build_unprepared(start: Start) -> AlphaRefineTracker:
     """The tracker without what makes inference fast: `prepare_for_inference`, and the closed form of the box
     gradient."""
-
-    def only_moved(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-        return network.to(device).eval().requires_grad_(False)
-
-    with replaced(super_dimp, "prepare_for_inference", only_moved), \
-            replaced(mask_refiner, "prepare_for_inference", only_moved):
-        tracker = build(start)
+    tracker = build(start, fast=False)
     network = tracker.base._network
     network.target_iou = lambda backbone, box: AutogradIoU(network, network.iou_modulation(backbone, box))
     return tracker

@@ -39,7 +39,7 @@ class Start:
     random_weights: bool = False
 
 
-def build(start: Start) -> AlphaRefineTracker:
+def build(start: Start, fast: bool = True) -> AlphaRefineTracker:
     """`build_tracker`; with random weights it reads none, and the target always counts as found, since what
     such networks answer would often be 'not found', which skips half of the work. Seeded."""
     import torch
@@ -48,7 +48,7 @@ def build(start: Start) -> AlphaRefineTracker:
     from tracker_ar.evaluate.speed_stages import replaced
 
     if not start.random_weights:
-        return tracker.build_tracker(start.profile, start.device, start.checkpoint)
+        return tracker.build_tracker(start.profile, start.device, start.checkpoint, fast=fast)
     profile = tracker.PROFILES[start.profile]
     localization = dataclasses.replace(profile.base.localization, not_found_threshold=-1.0)
     found = dataclasses.replace(profile, base=dataclasses.replace(profile.base, localization=localization))
@@ -58,7 +58,7 @@ def build(start: Start) -> AlphaRefineTracker:
         context.enter_context(replaced(tracker, "PROFILES", {start.profile: found}))
         context.enter_context(replaced(checkpoints, "find_checkpoints", lambda *_: (None, None)))
         context.enter_context(replaced(checkpoints, "load_into", lambda *_: None))
-        return tracker.build_tracker(start.profile, start.device)
+        return tracker.build_tracker(start.profile, start.device, fast=fast)
 
 
 def measure_start(

@@ -8,13 +8,13 @@ the reference branch, t the test branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.ops.box_pooling import BoxPooling
+from tracker_ar.ops.box_pooling import BoxPooling, Level
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
 STRIDE_3, STRIDE_4 = 8, 16
@@ -109,46 +109,71 @@ class ModulatedIoU:
     """Predicts the IoU of boxes in test images with one target, and its gradient for the boxes, without autograd.
 
     The same numbers as `IoUNet.forward` in evaluation mode: modulation and batch normalisation are linear and become
-    part of the fully connected layers.
+    part of the fully connected layers. One at a time: what is computed lies in buffers that the next call overwrites.
     """
 
     def __init__(self, network: IoUNet, modulation: tuple[Tensor, Tensor]) -> None:
-        self._layers = (
-            _folded(network.fc3_rt, modulation[0], POOL_3T),
-            _folded(network.fc4_rt, modulation[1], POOL_4T),
+        layers = (
+            _folded(network.fc3_rt, modulation[0], POOL_3T, STRIDE_3),
+            _folded(network.fc4_rt, modulation[1], POOL_4T, STRIDE_4),
         )
-        self._output = network.iou_predictor.weight[0].split([len(bias) for _, bias in self._layers])
+        self._weights = [weight for weight, _ in layers]
+        self._hidden_bias = torch.cat([bias for _, bias in layers])
+        self._output = network.iou_predictor.weight[0]
         self._bias = network.iou_predictor.bias
+        self._pooling = BoxPooling((
+            Level(POOL_3T[0], 1.0 / STRIDE_3), Level(POOL_4T[0], 1.0 / STRIDE_4)
+        ))
+        self._buffers: _Buffers | None = None
 
     def on(self, features: tuple[Tensor, Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """For one image's `IoUNet.features`, (1, C, h, w) each: a function of boxes (K, 4), x, y, w, h in pixels of
-        the crop, to the predicted IoU (K,) and its gradient (K, 4)."""
-        poolings = (
-            BoxPooling(features[0][0], POOL_3T, 1.0 / STRIDE_3),
-            BoxPooling(features[1][0], POOL_4T, 1.0 / STRIDE_4),
-        )
+        the crop, to the predicted IoU (K,) and its gradient (K, 4). Boxes without area are pooled to zeros."""
+        self._pooling.load([level[0] for level in features])
+        return self._predict
 
-        def predict(boxes: Tensor) -> tuple[Tensor, Tensor]:
-            corners = _corners(boxes)
-            iou = self._bias.expand(len(boxes))
-            gradient = torch.zeros_like(boxes)
-            for pooling, (weight, bias), output in zip(poolings, self._layers, self._output):
-                pooled = pooling.pool(corners)
-                hidden = torch.relu(torch.addmm(bias, pooled.values.flatten(1), weight.T))
-                iou = iou + hidden @ output
-                of_values = ((hidden > 0) * output) @ weight
-                gradient = gradient + pooled.gradient(of_values.reshape(pooled.values.shape))
-            return iou, torch.cat((gradient[:, :2] + gradient[:, 2:], gradient[:, 2:]), dim=1)
+    def _predict(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        if self._buffers is None or self._buffers.count != len(boxes):
+            self._buffers = _Buffers(boxes, [weight.shape[1] for weight in self._weights])
+        b = self._buffers
+        torch.clamp(boxes[:, 2:], min=0.0, out=b.sizes)
+        torch.mul(b.widths, b.heights, out=b.per_area).reciprocal_().nan_to_num_(posinf=0.0)
+        for integrals, weight, pooled in zip(self._pooling.integrate(boxes), self._weights, b.pooled_of_levels):
+            torch.sum(torch.bmm(integrals, weight.mT), dim=0, out=pooled)
+        b.pooled.mul_(b.per_area)
+        torch.add(b.pooled, self._hidden_bias, out=b.hidden).relu_()
+        iou = torch.addmv(self._bias, b.hidden, self._output)
+        torch.sign(b.hidden, out=b.of_pooled).mul_(self._output).mul_(b.per_area)
+        gradient = self._pooling.gradient([
+            torch.bmm(of_pooled.expand(len(weight), -1, -1), weight)
+            for of_pooled, weight in zip(b.of_pooled_of_levels, self._weights)
+        ])
+        # Pooling divides by the area: d (1 / w h) / d w = -(1 / w h) * h / (w h).
+        torch.sum(b.pooled.mul_(b.of_pooled), dim=1, keepdim=True, out=b.of_area)
+        gradient[:, 2:].addcmul_(b.of_area, b.sizes.flip(1), value=-1.0)
+        return iou, gradient
 
-        return predict
+
+class _Buffers:
+    """Where `ModulatedIoU` computes, for one number of boxes; hidden: units of each level."""
+
+    def __init__(self, boxes: Tensor, hidden: Sequence[int]) -> None:
+        self.count = len(boxes)
+        self.sizes = torch.empty_like(boxes[:, 2:])
+        self.widths, self.heights = self.sizes.split(1, dim=1)
+        self.per_area, self.of_area = (boxes.new_empty(self.count, 1) for _ in range(2))
+        self.pooled, self.hidden, self.of_pooled = (boxes.new_empty(self.count, sum(hidden)) for _ in range(3))
+        self.pooled_of_levels = self.pooled.split(list(hidden), dim=1)
+        self.of_pooled_of_levels = self.of_pooled.split(list(hidden), dim=1)
 
 
-def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weight (out, rows * columns * C), for values with channels last, and bias (out,) of layer and modulation."""
+def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
+    """Weight (columns, out, rows * C) for `BoxPooling.integrate`, per square pixel of the box, and bias (out,)."""
     gain = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
     weight = (layer.linear.weight * gain[:, None]).unflatten(1, (-1, *cells)) * modulation[0]
     bias = (layer.linear.bias - layer.bn.running_mean) * gain + layer.bn.bias
-    return weight.permute(0, 2, 3, 1).flatten(1).contiguous(), bias
+    per_bin = cells[0] * cells[1] * stride**2
+    return (weight * per_bin).permute(3, 0, 2, 1).flatten(2).contiguous(), bias
 
 
 def _corners(boxes: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.ops.doubling import convolve_doubled, double
+from tracker_ar.models.convolution import convolve
+from tracker_ar.ops.resizing import convolve_doubled, convolve_enlarged, double
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:
@@ -43,8 +44,25 @@ class TargetScoreEncoder(nn.Module):
     def forward(self, features: Tensor, scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the encoding and the compressed features, both (N, channels, h, w)."""
         reduced = self.reduce(features)
-        resized = [_resize(score, features.shape[-2:]) for score in scores]
-        return self.transform(torch.cat((reduced, *resized), dim=1)), reduced
+        return self.transform[2:](F.relu(self._mix(reduced, scores))), reduced
+
+    def _mix(self, reduced: Tensor, scores: Sequence[Tensor]) -> Tensor:
+        """The first convolution of `transform`, of compressed features beside the scores at their resolution."""
+        mix, size = self.transform[0], reduced.shape[-2:]
+        smaller = [score.shape[-2] < size[0] for score in scores]
+        if not any(smaller):
+            return mix(torch.cat((reduced, *(_resize(score, size) for score in scores)), dim=1))
+        of_reduced, *of_scores = mix.weight.split([reduced.shape[1], *(score.shape[1] for score in scores)], dim=1)
+        maps, weights = [reduced], [of_reduced]
+        for score, weight, small in zip(scores, of_scores, smaller):
+            if not small:
+                maps.append(_resize(score, size))
+                weights.append(weight)
+        mixed = F.conv2d(torch.cat(maps, dim=1), torch.cat(weights, dim=1), mix.bias, padding=1)
+        for score, weight, small in zip(scores, of_scores, smaller):
+            if small:
+                mixed = mixed + convolve_enlarged(score, weight, size)
+        return mixed
 
 
 class ResidualRefinement(nn.Module):
@@ -59,7 +77,7 @@ class ResidualRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> the same shape."""
         base = self.conv1x1(x)
-        return F.relu(base + self.bblock(base))
+        return convolve(self.bblock[-1], None, self.bblock[:-1](base), base)
 
 
 class ChannelMerge(nn.Module):

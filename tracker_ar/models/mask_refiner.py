@@ -59,13 +59,15 @@ MASK_REFINER_LITE = MaskRefinerConfig(
 class Target:
     """What the refiner knows of N targets.
 
-    kernel: (N, C, p, p), the cells of the reference; never updated. evidence: what the target model has seen; weights:
-    (N, D), what it learned from that. Both are None in a network without target model.
+    kernel: (N, C, p, p), the cells of the reference; never updated. first, recent: what the target model has seen in the
+    reference and in later frames, where there were any; weights: (N, D), what it learned from both. They are None in a
+    network without target model.
     """
 
     kernel: Tensor
-    evidence: Evidence | None = None
+    first: Evidence | None = None
     weights: Tensor | None = None
+    recent: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,20 @@ class MaskRefiner(nn.Module):
         logits = self.refiner(scores, {level: stages[stage] for level, stage in LEVELS.items()})
         return Segmentation(logits, stages, score)
 
-    def update(self, target: Target, stages: Mapping[str, Tensor], masks: Tensor, share: float) -> Target:
-        """Let the target model learn from a segmented frame: masks (N, 1, S, S) float, 0 to 1; share: the weight of this
-        frame, 0 to 1, against all earlier ones."""
-        assert self.target_model is not None and target.evidence is not None
-        evidence = target.evidence.mixed(self.target_model.evidence(stages, masks), share)
-        return Target(target.kernel, evidence, self.target_model.solve(evidence))
+    def update(
+        self, target: Target, stages: Mapping[str, Tensor], masks: Tensor, rate: float, first_share: float
+    ) -> Target:
+        """Let the target model learn from a segmented frame.
+
+        masks: (N, 1, S, S) float, 0 to 1; rate: the weight of this frame against earlier ones, without the reference;
+        first_share: the weight of the reference against all others. Both 0 to 1.
+        """
+        assert self.target_model is not None and target.first is not None
+        recent = self.target_model.evidence(stages, masks)
+        if target.recent is not None:
+            recent = target.recent.mixed(recent, rate)
+        weights = self.target_model.solve(target.first.mixed(recent, 1.0 - first_share))
+        return Target(target.kernel, target.first, weights, recent)
 
     def forward(
         self,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tracker_ar.models.convolution import convolve
 
 STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -26,8 +27,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, channels, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(hidden)).add_(shortcut), inplace=True)
+        return convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x), shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -49,9 +49,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, 4 * channels, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        hidden = F.relu(self.bn2(self.conv2(hidden)), inplace=True)
-        return F.relu(self.bn3(self.conv3(hidden)).add_(shortcut), inplace=True)
+        hidden = convolve(self.conv2, self.bn2, convolve(self.conv1, self.bn1, x))
+        return convolve(self.conv3, self.bn3, hidden, shortcut)
 
 
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -103,7 +102,7 @@ class ResNet(nn.Module):
         images: (N, 3, H, W), ImageNet-normalised. Names: conv1 (stride 2, before max-pooling), layer1 (4),
         layer2 (8), layer3 (16), layer4 (32).
         """
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = convolve(self.conv1, self.bn1, images)
         features = {"conv1": x}
         wanted = [name in layers for name in self.stages]
         depth = max((index + 1 for index, use in enumerate(wanted) if use), default=0)

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import torch
 
-from tracker_ar.crops import RefinerCrop, normalize, paste_back, refiner_crop, to_tensor
+from tracker_ar.crops import RefinerCrop, as_rgb_image, normalize, paste_back, refiner_crop, to_tensor
+from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, region_box
 from tracker_ar.models.inference import prepare_for_inference
-from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation
+from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, Target
 from tracker_ar.profiles import RefinerSettings
 
 
@@ -33,12 +34,15 @@ class Refinement:
 
 
 class Refiner:
-    """Mask refiner for one target."""
+    """Mask refiner for one target. fast: see `prepare_for_inference`."""
 
-    def __init__(self, network: MaskRefiner, settings: RefinerSettings, device: torch.device) -> None:
-        self._network = prepare_for_inference(network, device)
+    def __init__(
+        self, network: MaskRefiner, settings: RefinerSettings, device: torch.device, fast: bool = True
+    ) -> None:
+        self._network = prepare_for_inference(network, device, fast)
         self._settings = settings
         self._device = device
+        self._target: Target | None = None
 
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, region: Region) -> None:
@@ -47,6 +51,7 @@ class Refiner:
         image: (H, W, 3) uint8 RGB. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels. Of a
         mask only the box counts unless the settings say otherwise. Raises InputError for a region that cannot be used.
         """
+        image = as_rgb_image(image)
         box = region_box(region, image.shape[:2])
         crop = self._crop(image, box)
         boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self._device)
@@ -61,8 +66,12 @@ class Refiner:
     def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
         """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels.
 
-        learn: whether the target model, where there is one, may learn from this frame.
+        learn: whether the target model, where there is one, may learn from this frame. Raises InputError for a call
+        before `initialize` and for an image or box that cannot be used.
         """
+        if self._target is None:
+            raise InputError("refine() was called before initialize(): give the first frame and its region first.")
+        image = as_rgb_image(image)
         crop = self._crop(image, box)
         found = self._network.segment(self._target, self._input(crop))
         inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
@@ -84,7 +93,9 @@ class Refiner:
             return
         if self._frames % settings.learning_interval == 0:
             masks = torch.sigmoid(found.logits)
-            self._target = self._network.update(self._target, found.stages, masks, settings.learning_rate)
+            self._target = self._network.update(
+                self._target, found.stages, masks, settings.learning_rate, settings.first_frame_share
+            )
 
     def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
         return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)

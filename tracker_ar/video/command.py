@@ -37,7 +37,7 @@ what is written (frames are numbered from 1, targets in the order given):
                      run-length form, which pycocotools reads with mask.frPyObjects
   boxes.csv          box of the base tracker, score, pixels of the mask, state
   target_1.txt, ...  masks in the VOT text format, a line for every frame
-Masks do not overlap: a pixel that several targets claim belongs to the one with the higher score.
+Masks do not overlap: a pixel that several targets claim belongs to the one that is more probable there.
 A frame that cannot be used repeats the result before it (state 'repeated').
 """
 
@@ -65,17 +65,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace results that are there")
 
 
-def run(args: argparse.Namespace, build: Callable[..., Sequence[AlphaRefineTracker]] | None = None) -> int:
+def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | None = None) -> int:
     """Track, write the results, print a summary.
 
     Returns 0, 130 after Ctrl-C, 1 when the video had to be left out.
-    build: makes the trackers, `follow.build_trackers` if None. Raises InputError, DataError and
+    build: makes the tracker, `build_tracker` if None. Raises InputError, DataError and
     CheckpointError with cause and cure; what was tracked until then is kept unless writing it failed.
     """
     source = open_source(args.source, args.start, args.end)
     with contextlib.closing(source.frames), interruptible():
         from tracker_ar.checkpoints import installed_profile
-        from tracker_ar.video.follow import build_trackers, follow
+        from tracker_ar.tracker import build_tracker
+        from tracker_ar.video.follow import follow
         from tracker_ar.video.results import ResultsFolder, check_folder
 
         folder = (args.out or Path(f"{source.name}-tracked")).expanduser().resolve()
@@ -83,10 +84,10 @@ def run(args: argparse.Namespace, build: Callable[..., Sequence[AlphaRefineTrack
         first = _first_frame(source, args)
         regions = _regions(args, first.image)
         profile = args.profile or installed_profile(args.checkpoint)
-        trackers = (build or build_trackers)(len(regions), profile, args.device, args.checkpoint)
+        tracker = (build or build_tracker)(profile, args.device, args.checkpoint)
         results = ResultsFolder(folder, len(regions), source.fps, not args.no_video, args.force)
         progress = Progress(source.length)
-        files = _write_all(follow(first, source.frames, regions, trackers), results, progress)
+        files = _write_all(follow(first, source.frames, regions, tracker), results, progress)
     for line in progress.summary():
         print(line)
     print(f"profile {profile}, results in {folder}: {', '.join(file.name for file in files)}")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from os import PathLike
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import clip_box, mask_from_box, region_box
-from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_tracker
+from tracker_ar.multi_target import MultiTargetTracker, SingleTargetTracker
+from tracker_ar.tracker import Prediction
 from tracker_ar.video.sources import Frame
 
 State = Literal["given", "tracked", "repeated"]
@@ -40,34 +38,17 @@ class TrackedFrame:
     seconds: float = 0.0
 
 
-def build_trackers(
-    count: int, profile: str, device: str = "auto", checkpoint: str | PathLike[str] | None = None
-) -> list[AlphaRefineTracker]:
-    """`count` trackers that share one set of networks; arguments and errors as of `build_tracker`."""
-    first = build_tracker(profile, device, checkpoint)
-    # What a tracker learns it keeps beside its networks and settings, so shallow copies of a fresh one share
-    # nothing that changes.
-    others = [
-        AlphaRefineTracker(copy.copy(first.base), copy.copy(first.refiner), first.profile)
-        for _ in range(count - 1)
-    ]
-    return [first, *others]
-
-
 def follow(
-    first: Frame,
-    further: Iterable[Frame],
-    regions: Sequence[np.ndarray],
-    trackers: Sequence[AlphaRefineTracker],
+    first: Frame, further: Iterable[Frame], regions: Sequence[np.ndarray], tracker: SingleTargetTracker
 ) -> Iterator[TrackedFrame]:
-    """Initialise every tracker with its region in the first frame, then track; a result for every frame.
+    """Learn a target from each region in the first frame, then track them; a result for every frame.
 
-    A frame that is not decoded, or that the trackers refuse with InputError (one of another size), repeats
-    the result before it, and tracking goes on with the next one.
+    tracker: every target gets a copy of it. A frame that is not decoded, or that the tracker refuses with
+    InputError (one of another size), repeats the result before it, and tracking goes on with the next one.
     """
+    targets = MultiTargetTracker(tracker)
     started = time.perf_counter()
-    pairs = zip(trackers, regions, strict=True)
-    predictions = without_overlap([start_target(tracker, first.image, region) for tracker, region in pairs])
+    predictions = targets.initialize(first.image, regions)
     seconds = time.perf_counter() - started
     yield TrackedFrame(first.number, first.name, first.image, predictions, "given", seconds=seconds)
     image = first.image
@@ -76,38 +57,9 @@ def follow(
         try:
             if frame.image is None:
                 raise InputError("The frame cannot be decoded.")
-            found = [tracker.track(frame.image) for tracker in trackers]
+            predictions, image = targets.track(frame.image), frame.image
         except InputError as error:
             yield TrackedFrame(frame.number, frame.name, image, predictions, "repeated", str(error))
             continue
-        predictions, image = without_overlap(found), frame.image
         seconds = time.perf_counter() - started
         yield TrackedFrame(frame.number, frame.name, image, predictions, "tracked", seconds=seconds)
-
-
-def start_target(tracker: AlphaRefineTracker, image: np.ndarray, region: np.ndarray) -> Prediction:
-    """Initialise a tracker; what was given is the result, with score 1.
-
-    A region that is a box gets the refiner's mask of what is in it, or the whole box where the refiner sees
-    nothing.
-    """
-    tracker.initialize(image, region)
-    box = region_box(region, image.shape[:2])
-    if region.ndim == 2:
-        return Prediction(box, np.ascontiguousarray(region != 0, dtype=np.uint8), 1.0)
-    inside = clip_box(box, image.shape[:2], tracker.profile.minimum_side)
-    mask = tracker.refiner.refine(image, inside).mask
-    return Prediction(box, mask if mask.any() else mask_from_box(inside, image.shape[:2]), 1.0)
-
-
-def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """The predictions with every pixel in one mask at most.
-
-    A pixel that several claim goes to the higher score, to the earlier target where scores are equal.
-    """
-    order = sorted(range(len(predictions)), key=lambda index: (predictions[index].score, -index))
-    owner = np.full(predictions[0].mask.shape, -1, dtype=np.int16)
-    for index in order:
-        owner[predictions[index].mask != 0] = index
-    return [replace(prediction, mask=(owner == index).astype(np.uint8))
-            for index, prediction in enumerate(predictions)]

@@ -8,7 +8,7 @@
 | `boxes.csv` | a row for every target and frame: box, score, size of the mask, state |
 | `target_1.txt`, ... | the masks of one target in the VOT text format, a line for every frame |
 
-All masks are those without overlap: a pixel that two targets claim belongs to the one with the higher score.
+All masks are those without overlap: a pixel that two targets claim belongs to the one that is more probable there.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class ResultsFolder:
         A video that cannot be read back is left out, and `video_is_whole` is then False.
         """
         if self._failed or not self.frames:
-            self._discard()
+            self.discard()
             return []
         with self._writing():
             for file in self._files:
@@ -160,7 +160,8 @@ class ResultsFolder:
         self._files.append(file)
         return file
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Give up what was written so far, and leave nothing of it."""
         for file in self._files:
             with contextlib.suppress(OSError):  # closing writes what is still buffered
                 file.close()
@@ -174,7 +175,7 @@ class ResultsFolder:
             yield
         except BaseException as error:
             self._failed = True
-            self._discard()
+            self.discard()
             if isinstance(error, OSError):
                 raise DataError(
                     f"{self.folder}: the results cannot be written ({error.strerror or error}) and were "

@@ -116,8 +116,9 @@ def _natural_key(name: str) -> tuple[list[str | int], str]:
 
 def _read_image(file: Path) -> np.ndarray | None:
     try:
-        image = decode_image(file.read_bytes(), cv2.IMREAD_COLOR)
-    except OSError:  # a broken link, a file that may not be read
+        # A pipe or a device might never end.
+        image = decode_image(file.read_bytes() if file.is_file() else b"", cv2.IMREAD_COLOR)
+    except OSError:  # a file that may not be read
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 

@@ -1,0 +1,6 @@
+"""For all tests: the same examples every time, and none fails because the machine is busy."""
+
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None, derandomize=True, database=None)
+settings.load_profile("project")

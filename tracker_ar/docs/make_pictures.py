@@ -1,0 +1,121 @@
+"""Make the pictures of the guides, from the project's own rendered sequences and its shipped weights.
+
+    python tracker_ar/docs/make_pictures.py
+    python tracker_ar/docs/make_pictures.py --workspace W
+
+The first form makes those of the tracker. The second one needs Chromium and photographs the report of a
+workspace that `alpharefine evaluate --tracker AlphaRefine-Lite --with-static --workspace W` has made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tracker_ar.evaluate.procedural import LENGTH, write_made_sequences
+from tracker_ar.evaluate.toolkit import load_workspace
+from tracker_ar.evaluate.vot_format import write_list
+from tracker_ar.explain import panels
+from tracker_ar.explain.observe import Explanation, Reference, explain_frame, reference_of
+from tracker_ar.report.command import write_page
+from tracker_ar.tracker import build_tracker
+from tracker_ar.video.overlay import paint
+
+PICTURES = Path(__file__).parent / "pictures"
+SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the look-alike
+STAGES_OF, STAGES_FRAME = "made_articulated", 24
+STEP, MILLISECONDS = 2, 90
+STAGE_WIDTH, REPORT_SIZE = 320, (1240, 1150)
+
+
+def main() -> None:
+    """Write the pictures."""
+    parser = argparse.ArgumentParser(description="Make the pictures of the guides.")
+    parser.add_argument("--workspace", type=Path, help="an evaluated workspace to show the report of")
+    args = parser.parse_args()
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.workspace:
+            photograph_report(args.workspace.resolve(), Path(folder))
+        else:
+            track_made_sequences(Path(folder))
+    for file in sorted(PICTURES.iterdir()):
+        print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB")
+
+
+def track_made_sequences(folder: Path) -> None:
+    """The animation of two sequences side by side, and the stages of one frame."""
+    write_made_sequences(folder / "sequences")
+    write_list(folder / "sequences", list(SHOWN))
+    (folder / "config.yaml").write_text("registry: []\nstack: tests/segmentation\n")
+    videos = []
+    for sequence in load_workspace(folder).dataset:
+        tracker = build_tracker("lite", "cpu")
+        first = sequence.frame(0).image()
+        size = first.shape[:2]
+        region = sequence.frame(0).groundtruth().rasterize((0, 0, size[1] - 1, size[0] - 1))
+        tracker.initialize(first, region)
+        painted = []
+        for index in range(1, LENGTH):
+            image = sequence.frame(index).image()
+            if sequence.name == STAGES_OF and index == STAGES_FRAME:
+                explanation = explain_frame(tracker, image)
+                write_stages(explanation, reference_of(tracker, first, region))
+                painted.append(paint(image, [explanation.prediction]))
+            else:
+                painted.append(paint(image, [tracker.track(image)]))
+        videos.append(painted[::STEP])
+        print(f"{sequence.name} tracked", flush=True)
+    frames = [Image.fromarray(np.hstack(pictures)) for pictures in zip(*videos)]
+    frames[0].save(PICTURES / "tracking.webp", save_all=True, append_images=frames[1:],
+                   duration=MILLISECONDS, loop=0, quality=55, method=4)
+
+
+def write_stages(explanation: Explanation, reference: Reference) -> None:
+    """The panels of `alpharefine explain`, smaller and as JPEG."""
+    cells = round(len(explanation.correlation) ** 0.5)
+    shown = {
+        "frame": panels.frame(explanation),
+        "score_map": panels.score_map(explanation),
+        "boxes_before": panels.boxes(explanation, after=False),
+        "boxes_after": panels.boxes(explanation, after=True),
+        "target_cells": panels.target_cells(reference, cells),
+        "correlation": panels.correlation(explanation),
+        "mask_probability": panels.mask_probability(explanation),
+        "result": panels.result(explanation),
+    }
+    for name, picture in shown.items():
+        height = round(picture.shape[0] * STAGE_WIDTH / picture.shape[1])
+        write_jpeg(f"stage_{name}", cv2.resize(picture, (STAGE_WIDTH, height), interpolation=cv2.INTER_AREA))
+
+
+def photograph_report(workspace: Path, folder: Path) -> None:
+    """The upper part of the page that `alpharefine report` makes, as Chromium shows it."""
+    page, _ = write_page(workspace, [], folder / "report.html")
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        raise SystemExit("The report can only be photographed with Chromium or Chrome; install one.")
+    shot = folder / "report.png"
+    subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                    "--disable-background-networking", f"--user-data-dir={folder / 'profile'}",
+                    f"--screenshot={shot}", "--window-size={},{}".format(*REPORT_SIZE), page.as_uri()],
+                   check=True, capture_output=True, timeout=120)
+    picture = cv2.cvtColor(cv2.imread(str(shot)), cv2.COLOR_BGR2RGB)
+    height, width = picture.shape[:2]
+    write_jpeg("report", cv2.resize(picture, (900, height * 900 // width), interpolation=cv2.INTER_AREA))
+
+
+def write_jpeg(name: str, picture: np.ndarray) -> None:
+    """Write one picture, RGB uint8."""
+    Image.fromarray(picture).save(PICTURES / f"{name}.jpg", quality=82, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

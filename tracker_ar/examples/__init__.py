@@ -1,0 +1,1 @@
+"""The refiner behind other trackers: short programs to start from."""

@@ -1,0 +1,33 @@
+"""OpenCV's CSRT with the refiner behind it, in a loop of one's own.
+
+    python -m tracker_ar.examples.csrt SOURCE X,Y,W,H OVERLAY.mp4
+
+SOURCE is a video or a folder of images, the box lies around the target in the first one. CSRT takes
+opencv-contrib-python (the extra 'compare').
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+import tracker_ar
+from tracker_ar.base.opencv import opencv_tracker
+from tracker_ar.examples.files import Painted, run
+
+
+def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> Iterator[Painted]:
+    """first, images: (H, W, 3) uint8 RGB; box: x, y, w, h in the first. Yields each further image with the target."""
+    base = opencv_tracker("csrt")
+    refiner = tracker_ar.build_refiner("lite")
+    base.initialize(first, box)
+    refiner.initialize(first, box)  # a mask of the target, where there is one, makes better masks
+    for image in images:
+        found = base.track(image)
+        yield image, refiner.refine(image, found.box)  # .mask, .box around it, .score
+
+
+if __name__ == "__main__":
+    sys.exit(run(follow, __doc__))

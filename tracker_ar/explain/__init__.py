@@ -1,0 +1,1 @@
+"""What every stage of the tracker does in one frame, in pictures and numbers."""

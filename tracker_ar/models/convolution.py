@@ -1,0 +1,72 @@
+"""Convolutions as tracking runs them on a CPU: weights laid out once, and what follows done in the same pass."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: Tensor | None = None) -> Tensor:
+    """relu(norm(convolution(x)) + added), the unit of which residual blocks are made."""
+    if isinstance(convolution, PackedConvolution):
+        return convolution(x, added, rectify=True)
+    result = convolution(x)
+    if norm is not None:
+        result = norm(result)
+    return F.relu(result if added is None else result.add_(added), inplace=True)
+
+
+class PackedConvolution(nn.Conv2d):
+    """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
+
+    The operators are those that torch's own compiler calls. Weights are laid out for the first input; inputs of
+    other sizes give the same results.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
+        """rectify: whether a rectifier follows that is to be done here."""
+        nn.Module.__init__(self)
+        self.__dict__.update({name: value for name, value in vars(convolution).items() if not name.startswith("_")})
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.rectify = rectify
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, added: Tensor | None = None, rectify: bool = False) -> Tensor:
+        """(N, C, H, W) -> (N, O, H', W'); `added` has the shape of the result."""
+        shape = self.padding, self.stride, self.dilation, self.groups
+        if self._packed is None:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
+        after = "relu" if rectify or self.rectify else "none"
+        run = torch.ops.mkldnn._convolution_pointwise
+        if added is None:
+            return run(x, self._packed, self.bias, *shape, after, [], "")
+        return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, after, [], "")
+
+
+def can_pack(convolution: nn.Conv2d) -> bool:
+    """Whether `PackedConvolution` can take its place."""
+    weight = convolution.weight
+    return (
+        type(convolution) is nn.Conv2d and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str) and weight.dtype == torch.float32 and weight.device.type == "cpu"
+        and _packing_works()
+    )
+
+
+@lru_cache(maxsize=1)
+def _packing_works() -> bool:
+    """These operators are no promise of torch's: they are tried out, and done without where they fail."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    convolution = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
+    x, added = (torch.rand(1, 8, 6, 6, generator=generator).to(memory_format=torch.channels_last) for _ in range(2))
+    try:
+        packed = PackedConvolution(convolution, rectify=False)
+        pairs = ((packed(x, added, rectify=True), F.relu(convolution(x) + added)), (packed(x), convolution(x)))
+        return all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
+    except (RuntimeError, AttributeError, TypeError):
+        return False

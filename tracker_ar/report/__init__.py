@@ -1,0 +1,1 @@
+"""One HTML page from a workspace of the VOT toolkit."""
