@@ -187,6 +187,32 @@ def test_an_interrupted_training_finishes_its_step_and_goes_on_exactly(tmp_path:
     assert same(on.network, through.network) and same(on.average, through.average)
 
 
+class Overflowing(Regression):
+    half = torch.float16
+
+    def batch(self, step: int, progress: float):
+        batch = super().batch(step, progress)
+        return replace(batch, outputs=batch.outputs * float("inf")) if step == 2 else batch
+
+
+def test_scaled_gradients_change_nothing_and_overflows_are_passed_over(tmp_path: Path) -> None:
+    plain, scaled = Overflowing(Share()), Overflowing(Share())
+    plain.half = None
+    tasks = enumerate((plain, scaled))
+    trainers = [Trainer(task, tmp_path / str(number), Budget(steps=6)) for number, task in tasks]
+    for step in range(4):
+        before = [value.clone() for value in scaled.network.parameters()]
+        parts = [trainer.train_step() for trainer in trainers]
+        if step == 2:
+            assert not math.isfinite(parts[1]["norm"])
+            assert all(map(torch.equal, before, scaled.network.parameters()))
+        for one, other in zip(plain.network.parameters(), scaled.network.parameters()):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert trainers[1].scaler.get_scale() == 2.0**15  # halved once
+    trainers[1].save()
+    assert Trainer(scaled, tmp_path / "1", Budget(steps=6)).scaler.get_scale() == 2.0**15
+
+
 def test_minutes_stop_between_steps(tmp_path: Path) -> None:
     trainer = Trainer(Regression(Share()), tmp_path, Budget(minutes=1e-4), Place(workers=1))
     trainer.run()

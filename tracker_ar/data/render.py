@@ -254,7 +254,7 @@ def _slot(pieces: list[_Piece], size: int) -> Slot:
 
 
 def _places(ranges: list[tuple[float, float]], size: int) -> np.ndarray:
-    """Equally many places along one axis that hold every range (start, stop), as far as it is in 0 to size."""
+    """Equally many places along one axis that hold every range (start, stop), as far as it is in the view."""
     starts, stops = np.clip(np.array(ranges), 0, size).astype(np.int64).T
     length = max(1, int((stops - starts).max()))
     return np.minimum(starts, size - length)[:, None] + np.arange(length)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,8 @@ class Trainer:
         self._start = self.step
         self.loss: nn.Module = _Loss(task)
         if place.share.count > 1:
+            # Channels-last gradients of 1 x 1 filters have two equal layouts, which costs nothing.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             self.loss = DistributedDataParallel(self.loss)
         self._batches: Iterator[Batch] | None = None
         self._curves: Curves | None = None
