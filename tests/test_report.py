@@ -217,8 +217,8 @@ def test_stack_without_a_run_over_the_whole_sequence(tmp_path: Path) -> None:
 
 
 def test_several_targets_in_a_sequence(tmp_path: Path) -> None:
-    stack = ("title: Two\nexperiments:\n  both:\n    type: unsupervised\n    multiobject: true\n    analyses:\n"
-             "      - type: average_accuracy\n")
+    stack = ("title: Two\nexperiments:\n  both:\n    type: unsupervised\n    multiobject: true\n"
+             "    analyses:\n      - type: average_accuracy\n")
     folder = write_workspace(tmp_path, stack)
     for sequence in (folder / "sequences/still", folder / "sequences/moving"):
         (sequence / "groundtruth.txt").rename(sequence / "groundtruth_1.txt")

@@ -85,8 +85,8 @@ def collect(workspace: Workspace, trackers: list[Tracker], notes: list[str], pro
     profiles = {tracker.reference: ", ".join(sorted(reported_profiles(workspace, tracker.reference)))
                 for tracker in trackers}
     labels = {tracker.reference: tracker.label for tracker in trackers}
-    return Results(Path(workspace.directory).name, workspace.stack.title, _ranked(labels, experiments), profiles,
-                   experiments, notes)
+    return Results(Path(workspace.directory).name, workspace.stack.title, _ranked(labels, experiments),
+                   profiles, experiments, notes)
 
 
 def _would_download(folder: Path) -> bool:
@@ -144,8 +144,8 @@ class _Reading:
                 missing.append(sequence.name)
                 place = (tracker.reference, self._experiment.identifier, sequence.name)
                 self.notes.append(
-                    f"{', '.join(place)}: the results cannot be read ({type(error).__name__}: {error}). Delete "
-                    f"results/{'/'.join(place)} and run `vot evaluate {tracker.reference}`.")
+                    f"{', '.join(place)}: the results cannot be read ({type(error).__name__}: {error}). "
+                    f"Delete results/{'/'.join(place)} and run `vot evaluate {tracker.reference}`.")
                 continue
             if times:
                 self.results.times[tracker.reference, sequence.name] = np.concatenate(times)
