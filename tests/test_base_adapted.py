@@ -55,7 +55,8 @@ def test_all_common_answers_are_understood(answer: object, score: float | None) 
 
 
 @pytest.mark.parametrize("lost", [
-    (False, NEXT), (False, (0, 0, 0, 0)), (0, 0, 0, 0), (10, 10, -5, 5), (np.nan, 1, 2, 3), (np.full(4, np.inf), 0.9),
+    (False, NEXT), (False, (0, 0, 0, 0)), (0, 0, 0, 0), (10, 10, -5, 5), (np.nan, 1, 2, 3),
+    (np.full(4, np.inf), 0.9),
 ])
 def test_a_lost_target_stays_where_it_was(lost: object) -> None:
     tracker = adapted(NEXT, lost, lost, START)
@@ -66,7 +67,9 @@ def test_a_lost_target_stays_where_it_was(lost: object) -> None:
     assert tracker.track(IMAGE).box.tolist() == START.tolist()
 
 
-@pytest.mark.parametrize("answer", [None, 5, "box", (1, 2, 3), (True, None), {"x": 1}, (NEXT, "sure"), (NEXT, NEXT)])
+@pytest.mark.parametrize("answer", [
+    None, 5, "box", (1, 2, 3), (True, None), {"x": 1}, (NEXT, "sure"), (NEXT, NEXT),
+])
 def test_other_answers_are_refused_with_what_is_wanted(answer: object) -> None:
     with pytest.raises(InputError, match="should be a box x, y, w, h"):
         adapted(answer).track(IMAGE)

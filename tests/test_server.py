@@ -174,7 +174,7 @@ class Session:
 
 def _states(reply: tuple[list, float]) -> list[tuple[np.ndarray, dict]]:
     """Masks as arrays, boxes as x, y, w, h."""
-    return [(np.array(region.bounds()) if region.type == trax.Region.RECTANGLE else region.array(), properties)
+    return [(region.array() if region.type == trax.Region.MASK else np.array(region.bounds()), properties)
             for region, properties in reply[0]]
 
 

@@ -30,6 +30,7 @@ from tracker_ar.evaluate.speed_stages import (
     replaced,
 )
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, peak_memory
+from tracker_ar.evaluate.speed_targets import time_targets
 from tracker_ar.profiles import LITE
 from tracker_ar.tracker import AlphaRefineTracker
 
@@ -275,6 +276,12 @@ class TestReport:
         assert document["compared"]["initialisation_ratio"] == pytest.approx(0.25)
         assert "0.625" in format_report(document)
 
+    def test_several_targets(self) -> None:
+        document = summarize(made_measurements(targets={1: [0.04, 0.06], 4: [0.2, 0.2]}))
+        assert document["targets"]["1"]["median"] == pytest.approx(50)
+        assert "a frame, targets: 4           200.0 (200.0 to 200.0) ms" in format_report(document)
+        assert "targets:" not in format_report(summarize(made_measurements()))
+
     def test_says_what_weakens_the_numbers(self) -> None:
         quiet = made_measurements()
         settings = {**quiet.settings, "load_average_before": 2.0, "random_weights": False}
@@ -346,6 +353,18 @@ class TestStart:
     def test_says_why_it_fails(self, tmp_path: Path, clip: speed.Clip) -> None:
         with pytest.raises(EvaluationError, match="CheckpointError"):
             measure_start(Start("lite", "cpu", str(tmp_path)), clip.images[:2], clip.region, threads=1)
+
+
+def test_several_targets_take_turns(tracker: AlphaRefineTracker, clip: speed.Clip) -> None:
+    done = []
+    seconds = time_targets(tracker, clip, (1, 3), 2, lambda: done.append(1))
+    assert {count: len(times) for count, times in seconds.items()} == {1: 2, 3: 2}
+    assert len(done) == 4 and min(map(min, seconds.values())) > 0
+
+
+def test_several_targets_need_trained_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["benchmark", "speed", "--profile", "lite", "--random-weights", "--targets", "2"]) == 1
+    assert "needs trained weights" in capsys.readouterr().err
 
 
 def test_the_command(

@@ -31,8 +31,9 @@ class MultiTargetTracker:
         tracker.initialize(first_frame, [mask, box])
         first, second = tracker.track(next_frame)
 
-    Every prediction is that of a single tracker, less the pixels that another target claims more strongly: see
-    `without_overlap`. One target is followed exactly as `AlphaRefineTracker` follows it.
+    Every prediction is that of a single tracker, less the pixels that another target claims more strongly:
+    see `without_overlap`. One target is followed exactly as `AlphaRefineTracker` follows it. The targets go
+    through the networks one by one.
     """
 
     def __init__(self, tracker: SingleTargetTracker) -> None:
@@ -44,9 +45,10 @@ class MultiTargetTracker:
     def initialize(self, image: np.ndarray, regions: Sequence[Region]) -> list[Prediction]:
         """Learn all targets anew; returns what was given: see `start_target`.
 
-        image: (H, W, 3) uint8 RGB; grey and RGBA are taken as well. regions: one a target, each a mask (H, W),
-        non-zero on the target, or a box x, y, w, h in pixels. Raises InputError for an image that cannot be used, no
-        region, and a region that cannot be used, naming it; the targets of before then stay.
+        image: (H, W, 3) uint8 RGB; grey and RGBA are taken as well. regions: one a target, each a mask
+        (H, W), non-zero on the target, or a box x, y, w, h in pixels. Raises InputError for an image that
+        cannot be used, no region, and a region that cannot be used, naming it; the targets of before then
+        stay.
         """
         if not len(regions):
             raise InputError("There is no target: give at least one region.")
@@ -56,12 +58,13 @@ class MultiTargetTracker:
     def track(self, image: np.ndarray, new_regions: Sequence[Region] = ()) -> list[Prediction]:
         """Find all targets in the next frame, in the order in which they came.
 
-        image: of the first frame's size. new_regions: of targets that are given in this frame; their predictions
-        follow those of the others. Raises InputError for an image or new region that cannot be used and for a call
-        before `initialize`; the next good frame is tracked as if the bad one had not been.
+        image: of the first frame's size. new_regions: of targets that are given in this frame; their
+        predictions follow those of the others. Raises InputError for an image or new region that cannot be
+        used and for a call before `initialize`; the next good frame is tracked as if the bad one had not
+        been.
         """
         if not self._targets:
-            raise InputError("track() was called before initialize(): give the first frame and its regions first.")
+            raise InputError("track() was called before initialize(): give the first frame and its regions.")
         targets, given = self._start(image, new_regions)
         predictions = [target.track(image) for target in self._targets]
         self._targets += targets
@@ -84,8 +87,8 @@ class MultiTargetTracker:
 def start_target(tracker: SingleTargetTracker, image: np.ndarray, region: Region) -> Prediction:
     """Initialise a tracker; what was given is the result, with score 1.
 
-    image: (H, W, 3) uint8 RGB. A region that is a box gets the refiner's mask of what is in it, or the whole box where
-    the tracker has no refiner or the refiner sees nothing.
+    image: (H, W, 3) uint8 RGB. A region that is a box gets the refiner's mask of what is in it, or the whole
+    box where the tracker has no refiner or the refiner sees nothing.
     """
     tracker.initialize(image, region)
     region = np.asarray(region)
@@ -106,9 +109,9 @@ def start_target(tracker: SingleTargetTracker, image: np.ndarray, region: Region
 def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
     """The predictions with every pixel in one mask at most.
 
-    A pixel that several masks hold, which is one where several probabilities are over their threshold, goes to the
-    target whose probability is highest there, to the earlier target where they are equal. Where a prediction brings no
-    probabilities, its score stands for them; a mask that was given counts with probability 1.
+    A pixel that several masks hold, which is one where several probabilities are over their threshold, goes
+    to the target whose probability is highest there, to the earlier target where they are equal. Where a
+    prediction brings no probabilities, its score stands for them; a mask that was given counts with 1.
     """
     if len(predictions) < 2:
         return list(predictions)

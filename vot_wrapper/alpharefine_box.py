@@ -1,4 +1,4 @@
-"""Tracker id ``AlphaRefine-Box``: ``AlphaRefine`` for sequences annotated with boxes; reports the box of its mask."""
+"""Tracker id ``AlphaRefine-Box``: ``AlphaRefine`` on sequences of boxes; reports the box around its mask."""
 
 from __future__ import annotations
 

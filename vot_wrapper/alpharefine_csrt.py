@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def make_tracker() -> AlphaRefineTracker:
     """CSRT with the refiner of the best profile that is installed.
 
-    CSRT goes on from its own box: it takes no corrections, and starting it anew would lose what it has learned.
+    CSRT goes on from its own box: it takes no corrections, and starting it anew would lose what it has
+    learned.
     Raises InputError when OpenCV lacks CSRT, CheckpointError when the refiner's weights are missing.
     """
     from dataclasses import replace
@@ -26,7 +27,8 @@ def make_tracker() -> AlphaRefineTracker:
 
     base = opencv_tracker("csrt")
     profile = PROFILES[installed_profile()]
-    return AlphaRefineTracker(base, build_refiner(profile.name), replace(profile, name=f"csrt+{profile.name}"))
+    named = replace(profile, name=f"csrt+{profile.name}")
+    return AlphaRefineTracker(base, build_refiner(profile.name), named)
 
 
 if __name__ == "__main__":

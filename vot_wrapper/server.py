@@ -92,9 +92,9 @@ class Session:
     def answer(self, request: trax.server.Request) -> list[tuple[trax.Region, dict[str, str]]]:
         """The states for one request, one of each object in the order in which they came.
 
-        A mask of its image's size or a box, ``confidence`` 0..1, the profile's name. A frame that cannot be read or
-        used repeats the last states with confidence 0 and a line on stderr. Raises InputError when an object, or
-        the frame that it comes with, is unusable: there is no state to repeat then.
+        A mask of its image's size or a box, ``confidence`` 0..1, the profile's name. A frame that cannot be
+        read or used repeats the last states with confidence 0 and a line on stderr. Raises InputError when an
+        object, or the frame that it comes with, is unusable: there is no state to repeat then.
         """
         path = request.image[trax.image.ImageChannel.COLOR].path()
         regions = [region for region, _ in request.objects or []]

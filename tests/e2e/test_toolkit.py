@@ -73,7 +73,10 @@ def test_results_are_kept_and_packed(workspace: Path) -> None:
 
 
 def test_toolkit_test_command_in_the_workspace_of_the_project() -> None:
-    assert "Test concluded successfuly" in vot(ROOT / "workspace", "test", "StaticBox")
+    output = vot(ROOT / "workspace", "test", "StaticBox")
+    assert "Test concluded successfuly" in output
+    # Three objects in 50 frames, since the tracker says that it takes several.
+    assert output.count("@@TRAX:state") == 150
 
 
 @pytest.mark.parametrize(("tracker", "cause"), [

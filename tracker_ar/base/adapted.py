@@ -15,8 +15,8 @@ from tracker_ar.geometry import checked_box
 class InitUpdate(Protocol):
     """The contract of the GOT-10k toolkit, of OpenCV and of many trackers besides.
 
-    Boxes are x, y, w, h in pixels, 0-based. `update` returns a box, or a box with a score from 0 to 1, or, as OpenCV
-    does, whether the target was found with a box.
+    Boxes are x, y, w, h in pixels, 0-based. `update` returns a box, or a box with a score from 0 to 1, or, as
+    OpenCV does, whether the target was found with a box.
     """
 
     def init(self, image: np.ndarray, box: np.ndarray) -> Any: ...
@@ -27,13 +27,14 @@ class InitUpdate(Protocol):
 class AdaptedTracker:
     """A `BaseTracker` around an object with `init` and `update`.
 
-    The box that goes back into the base tracker (`correct`) reaches an object that has a method `correct(box)` itself.
-    Others go on from their own box: starting them anew from a corrected one would lose what they have learned.
-    Where the object reports no target, or a box that cannot be one, the last box stands, with score 0.
+    The box that goes back into the base tracker reaches an object that has a method `correct(box)` itself.
+    Others go on from their own box: starting them anew from a corrected one would lose what they have
+    learned. Where the object reports no target, or a box that cannot be one, the last box stands, with
+    score 0.
     """
 
     def __init__(self, create: Callable[[], InitUpdate]) -> None:
-        """create: makes a new object for every target: a class, or a function such as `cv2.TrackerMIL.create`."""
+        """create: makes a new object for every target: a class, or a function (`cv2.TrackerMIL.create`)."""
         self._create = create
 
     def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
@@ -59,7 +60,7 @@ class AdaptedTracker:
 
 
 def _read(answer: Any) -> tuple[bool, float | None, np.ndarray]:
-    """Whether the target was found, the score or None, and the box (4,) float64, of what `update` returned."""
+    """Whether the target was found, the score or None, and the box (4,) float64, as `update` said."""
     found, score, box = True, None, answer
     if isinstance(answer, tuple) and len(answer) == 2:
         said, box = answer if np.ndim(answer[0]) == 0 else reversed(answer)
@@ -73,6 +74,6 @@ def _read(answer: Any) -> tuple[bool, float | None, np.ndarray]:
     except (TypeError, ValueError):
         values = np.empty(0)
     if values.shape != (4,):
-        raise InputError(f"The base tracker's update() returned {answer!r:.80}: it should be a box x, y, w, h, a box "
-                         "and a score, or whether the target was found and a box.")
+        raise InputError(f"The base tracker's update() returned {answer!r:.80}: it should be a box x, y, w, "
+                         "h, a box and a score, or whether the target was found and a box.")
     return found, score, values

@@ -13,13 +13,15 @@ OPENCV_TRACKERS = ("csrt", "kcf")
 
 
 def opencv_tracker(name: str) -> AdaptedTracker:
-    """OpenCV's 'csrt' (Lukezic et al., CVPR 2017), with its own settings, or 'kcf' (Henriques et al., TPAMI 2015).
+    """OpenCV's 'csrt' (Lukezic et al., CVPR 2017) or 'kcf' (Henriques et al., TPAMI 2015).
 
-    KCF never gives up, as in its paper: with OpenCV's own threshold it fails after some frames of most videos and
-    never recovers. Raises InputError where this OpenCV lacks the tracker: both live in the contrib modules.
+    CSRT has OpenCV's settings. KCF never gives up, as in its paper: with OpenCV's threshold it fails after
+    some frames of most videos and never recovers. Raises InputError where this OpenCV lacks the tracker: both
+    live in the contrib modules.
     """
     if name not in OPENCV_TRACKERS:
-        raise InputError(f"There is no OpenCV tracker {name!r} here: choose one of {', '.join(OPENCV_TRACKERS)}.")
+        known = ", ".join(OPENCV_TRACKERS)
+        raise InputError(f"There is no OpenCV tracker {name!r} here: choose one of {known}.")
     if not hasattr(cv2, f"Tracker{name.upper()}"):
         raise InputError(
             f"OpenCV {cv2.__version__} as installed has no {name.upper()}: it is in opencv-contrib-python, "
@@ -40,7 +42,8 @@ class OpenCVConventions:
 
     def init(self, image: np.ndarray, box: np.ndarray) -> None:
         inside = clip_box(box, image.shape[:2], min_side=1.0)
-        self._tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), tuple(int(value) for value in np.rint(inside)))
+        pixels = tuple(int(value) for value in np.rint(inside))
+        self._tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), pixels)
 
     def update(self, image: np.ndarray) -> tuple[bool, tuple[float, ...]]:
         return self._tracker.update(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -32,6 +32,7 @@ from tracker_ar.evaluate.procedural import write_made_sequences
 from tracker_ar.evaluate.speed_report import Measurements, Work, format_report, summarize, write_report
 from tracker_ar.evaluate.speed_stages import StageMeter, TrafficCounter, clock, observed
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, use_threads
+from tracker_ar.evaluate.speed_targets import time_targets
 from tracker_ar.evaluate.vot_format import inspect_sequence
 from tracker_ar.models.convolution import can_pack
 from tracker_ar.models.super_dimp import SuperDiMP
@@ -79,6 +80,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="of the CPU (default: torch's)")
     parser.add_argument("--frames", type=_count, default=60, metavar="N",
                         help=f"frames to measure, after {WARM_UP} to warm up (default: %(default)s)")
+    parser.add_argument("--targets", type=_count, nargs="+", default=[], metavar="N",
+                        help="also a frame with so many targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
                         help="also the same networks as they are trained - batch norms not folded, plain "
                              "memory layout, box gradients by autograd - in turn, and the ratio")
@@ -90,18 +93,23 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print and write; raises CheckpointError for missing weights, DataError for bad frames,
     InputError for a device or box that cannot be used."""
     use_threads(args.threads)
+    if args.targets and args.random_weights:
+        raise InputError("--targets needs trained weights: with random ones the targets would wander off.")
     clip = read_clip(args.frames_from, args.box, args.frames + 1)
     profile = args.profile or installed_profile(args.checkpoint)
     checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
     start = Start(profile, args.device, checkpoint, args.random_weights)
-    document = summarize(measure(start, clip, args.frames, args.threads, args.baseline))
+    document = summarize(measure(start, clip, args.frames, args.threads, args.baseline, args.targets))
     print(f"\n{format_report(document)}\n\n{args.out}:")
     print(*(f"  {file.name}" for file in write_report(args.out, document)), sep="\n")
     return 0
 
 
-def measure(start: Start, clip: Clip, frames: int, threads: int = 0, baseline: bool = False) -> Measurements:
-    """Everything that is reported. threads: 0 for torch's own choice."""
+def measure(
+    start: Start, clip: Clip, frames: int, threads: int = 0, baseline: bool = False,
+    targets: Sequence[int] = (),
+) -> Measurements:
+    """Everything that is reported. threads: 0 for torch's own choice. targets: see `time_targets`."""
     load = os.getloadavg()[0]
     opening = [clip.image(number) for number in range(START_FRAMES)]
     tracker = build(start)
@@ -109,7 +117,7 @@ def measure(start: Start, clip: Clip, frames: int, threads: int = 0, baseline: b
     trackers = {start.profile: tracker}
     if baseline:
         trackers[BASELINE] = build_unprepared(start)
-    stages = 2 + (2 + len(trackers)) * (frames + 1)
+    stages = 2 + (2 + len(trackers)) * (frames + 1) + len(targets) * frames
     with tqdm(total=stages, unit=" frames", desc="start, in a new process") as progress:
         begun = measure_start(start, opening, clip.region, threads)
         progress.update()
@@ -121,6 +129,8 @@ def measure(start: Start, clip: Clip, frames: int, threads: int = 0, baseline: b
         ceilings = measure_ceilings(device)
         progress.set_description("whole frames")
         initialisations, whole = time_frames(trackers, clip, frames, settle, progress.update)
+        progress.set_description("several targets")
+        of_targets = time_targets(tracker, clip, targets, frames, progress.update)
         progress.set_description("stages")
         seconds = staged(tracker, clip, frames, settle, StageMeter(clock(device)), progress.update)
         progress.set_description("operations")
@@ -136,6 +146,7 @@ def measure(start: Start, clip: Clip, frames: int, threads: int = 0, baseline: b
         ceilings=ceilings,
         precisions=_precisions(tracker),
         start=begun,
+        targets=of_targets,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ class Work:
 class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
     FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product' are judged. start: see
-    `measure_start`. The first name in `frames` is the tracker that was asked for; there may be one to compare
-    with."""
+    `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
+    that was asked for; there may be one to compare with."""
 
     settings: dict[str, Any]
     initialisations: dict[str, list[float]]
@@ -49,6 +49,7 @@ class Measurements:
     ceilings: dict[str, float]
     precisions: dict[str, str]
     start: dict[str, float]
+    targets: dict[int, list[float]] = field(default_factory=dict)
 
 
 def summarize(measured: Measurements) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def summarize(measured: Measurements) -> dict[str, Any]:
         "initialisation_stages": [_row(stage, (stage,), measured.stages[:1], measured.work[:1], measured)
                                   for stage in FIRST_FRAME_STAGES if stage in measured.stages[0]],
         "start": measured.start,
+        "targets": {str(count): spread(times) for count, times in measured.targets.items()},
     }
     for other in others:
         ratios = np.array(frames) / np.array(measured.frames[other])
@@ -110,6 +112,7 @@ def format_report(document: dict[str, Any]) -> str:
         f"{whole['late_at_20_fps']:.0%} of the frames late",
         f"a frame                       {_times(time)} ms (median, 10th to 90th percentile)",
         f"initialisation                {_times(document['initialisation'])} ms",
+        *(f"a frame, targets: {count:<12}{_times(times)} ms" for count, times in document["targets"].items()),
         *_comparison(document),
         *_start_lines(document["start"]),
         "",

@@ -19,7 +19,7 @@ from tracker_ar.examples.files import Painted, run
 
 
 def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> Iterator[Painted]:
-    """first, images: (H, W, 3) uint8 RGB; box: x, y, w, h in the first. Yields each further image with the target."""
+    """first, images: (H, W, 3) uint8 RGB; box: x, y, w, h in the first. Yields each further one, tracked."""
     base = opencv_tracker("csrt")
     refiner = tracker_ar.build_refiner("lite")
     base.initialize(first, box)

@@ -23,7 +23,8 @@ Follow = Callable[[np.ndarray, Iterable[np.ndarray], np.ndarray], Iterator[Paint
 
 def run(follow: Follow, description: str) -> int:
     """The command line of an example; the exit status."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("box", metavar="X,Y,W,H", type=parse_box)
     parser.add_argument("overlay", metavar="OVERLAY.mp4", type=Path)

@@ -36,7 +36,7 @@ class TemplateMatcher:
 
 
 def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> Iterator[Painted]:
-    """first, images: (H, W, 3) uint8 RGB; box: x, y, w, h in the first. Yields each further image with the target."""
+    """first, images: (H, W, 3) uint8 RGB; box: x, y, w, h in the first. Yields each further one, tracked."""
     tracker = tracker_ar.build_tracker("lite", base=tracker_ar.AdaptedTracker(TemplateMatcher))
     tracker.initialize(first, box)
     for image in images:
