@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ar.models.mask_refiner import build_mask_refiner
+from tracker_ar.crops import RefinerCrop
+from tracker_ar.models.mask_refiner import Segmentation, build_mask_refiner
 from tracker_ar.profiles import LITE
 from tracker_ar.refine import Refiner
 from tracker_ar.refine.mask_refiner import drop_small_parts
@@ -102,3 +103,38 @@ def test_the_target_model_learns_from_confident_frames_only() -> None:
     assert learned(learning_score=0.0) == [False, False, True, False]
     assert not any(learned(learning_score=1.0))
     assert not any(learned(learning_score=0.0, learning_rate=0.0))
+
+
+def test_a_second_look_is_taken_around_a_mask_that_disagrees_with_the_box(refiner: Refiner) -> None:
+    class Square(torch.nn.Module):
+        """Sees a square of 20 pixels at (60, 40) of the image, whatever is in it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.windows: list[tuple[int, int, int, int]] = []
+
+        def segment(self, target: object, crop: torch.Tensor) -> Segmentation:
+            left, top, right, bottom = self.windows[-1]
+            columns = left + (torch.arange(128) + 0.5) * (right - left) / 128
+            rows = top + (torch.arange(128) + 0.5) * (bottom - top) / 128
+            inside = ((columns >= 60) & (columns < 80))[None] & ((rows >= 40) & (rows < 60))[:, None]
+            return Segmentation(torch.where(inside, 9.0, -9.0)[None, None], {})
+
+    refiner.initialize(image(), np.array([40.0, 30, 30, 25]))
+    refiner._settings = replace(refiner._settings, second_look=0.75, learning_rate=0.0)
+    network = refiner._network = Square()
+    crop = refiner._crop
+
+    def noted(pixels: np.ndarray, box: np.ndarray) -> RefinerCrop:
+        made = crop(pixels, box)
+        network.windows.append(made.window)
+        return made
+
+    refiner._crop = noted
+    cut_off = refiner.refine(image(), np.array([50.0, 40, 16, 20]))  # the crop ends inside the square
+    assert len(network.windows) == 2
+    assert np.abs(cut_off.box - [60, 40, 20, 20]).max() <= 1
+    refiner.refine(image(), np.array([60.0, 40, 20, 20]))
+    assert len(network.windows) == 3
+    refiner._settings = replace(refiner._settings, second_look=0.0)
+    assert refiner.refine(image(), np.array([50.0, 40, 16, 20])).box[2] < 16

@@ -90,6 +90,7 @@ class RefinerSettings:
     threshold: float = 0.65  # mask probability above which a pixel is target
     use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
     minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
+    second_look: float = 0.0  # overlap of mask and box under which the crop is taken again around the mask; 0: never
     learning_rate: float = 0.0  # weight of a learned frame against earlier ones; 0: only the first frame counts
     learning_interval: int = 5  # frames
     learning_score: float = 0.9  # mean probability of the mask from which a frame is learned
@@ -114,7 +115,13 @@ LITE = Profile(
     BaseSettings(network=SUPER_DIMP_LITE, input_size=256, search_area_scale=5.0),
     # On held-out training pairs the mean overlap hardly depends on threshold and minimum part (within 0.015).
     RefinerSettings(
-        network=MASK_REFINER_LITE, input_size=256, threshold=0.5, use_initial_mask=True, minimum_part=0.5
+        network=MASK_REFINER_LITE,
+        input_size=256,
+        threshold=0.5,
+        use_initial_mask=True,
+        minimum_part=0.5,
+        second_look=0.75,
+        learning_rate=0.3,
     ),
 )
 

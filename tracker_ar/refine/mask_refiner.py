@@ -15,10 +15,13 @@ import torch
 
 from tracker_ar.crops import RefinerCrop, as_rgb_image, normalized_pixels, paste_back, refiner_crop, to_tensor
 from tracker_ar.errors import InputError
-from tracker_ar.geometry import Region, box_from_mask, region_box
+from tracker_ar.geometry import Region, box_from_mask, box_iou, clip_box, region_box
 from tracker_ar.models.inference import prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, Target
 from tracker_ar.profiles import RefinerSettings
+
+# Of the second look: the least mean probability of the first mask, and what it must keep of it.
+SURE, KEPT_BY_SECOND_LOOK = 0.7, 0.8
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,39 @@ class Refiner:
         if self._target is None:
             raise InputError("refine() was called before initialize(): give the first frame and its region first.")
         image = as_rgb_image(image)
+        refinement, found = self._segment(image, box)
+        if self._settings.second_look > 0:
+            refinement, found = self._second_look(image, box, refinement, found)
+        if learn and refinement.score > 0:
+            self._learn(found, refinement.score)
+        return refinement
+
+    def _segment(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
         crop = self._crop(image, box)
         found = self._network.segment(self._target, self._input(crop))
         inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
         probabilities = paste_back(inside, crop, image.shape[:2])
         mask = (probabilities > self._settings.threshold).astype(np.uint8)
         if not mask.any():
-            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
+            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities), found
         if self._settings.minimum_part > 0:
             drop_small_parts(mask, self._settings.minimum_part)
         score = float(probabilities[mask > 0].mean())
-        if learn:
-            self._learn(found, score)
-        return Refinement(mask, box_from_mask(mask), score, probabilities)
+        return Refinement(mask, box_from_mask(mask), score, probabilities), found
+
+    def _second_look(
+        self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation
+    ) -> tuple[Refinement, Segmentation]:
+        """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask. The second
+        result counts if it is as sure as the first and keeps most of it."""
+        around = clip_box(first.box, image.shape[:2])
+        if first.score < SURE or box_iou(first.box, box) >= self._settings.second_look:
+            return first, found
+        second, found_again = self._segment(image, around)
+        kept = np.count_nonzero(second.mask & first.mask) / np.count_nonzero(first.mask)
+        if second.score < first.score or kept < KEPT_BY_SECOND_LOOK:
+            return first, found
+        return second, found_again
 
     def _learn(self, found: Segmentation, score: float) -> None:
         settings = self._settings
