@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import fuzz_cases
@@ -29,8 +30,8 @@ def test_cases(kind: str) -> None:
                 raise AssertionError(f"python tests/fuzz.py {kind} --first {number} --cases 1") from error
 
 
-def test_code_that_is_executed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watch would see it, and so would the marker: the malicious files are live."""
+def test_code_that_is_executed_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A careless reader runs the malicious files; the watch sees it."""
     import torch
 
     from tracker_ar import checkpoint_files
@@ -38,14 +39,15 @@ def test_code_that_is_executed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
     def careless(path: object) -> object:
         return SimpleNamespace(state_dict=torch.load(path, weights_only=False)["net"])
 
-    files = fuzz_cases.checkpoint_files
-    monkeypatch.setattr(fuzz_cases, "checkpoint_files", lambda marker: files(marker)[-1:])
+    live = fuzz_cases.checkpoint_files(tmp_path / "executed")[-1]
+    monkeypatch.setattr(fuzz_cases, "checkpoint_files", lambda marker: [live])
     with fuzz_cases.running("checkpoints") as run:
         run(fuzz_cases.randomness("checkpoints", 0, 0))
     monkeypatch.setattr(checkpoint_files, "read_checkpoint", careless)
     monkeypatch.setattr(fuzz_cases, "mutation", lambda random, content, payloads: content)
-    with pytest.raises(SystemError, match="pickle.find_class"), fuzz_cases.running("checkpoints") as run:
+    with pytest.raises(SystemError, match="pickle.find_class|os.mkdir"), fuzz_cases.running("checkpoints") as run:
         run(fuzz_cases.randomness("checkpoints", 0, 0))
+    assert (tmp_path / "executed").is_dir()  # by the first reading, before the watch began
 
 
 # ---- the gate
