@@ -47,7 +47,7 @@ def watch(kind: str, seed: int, first: int, end: int) -> int:
     """Have workers run the cases; how many went wrong."""
     context = multiprocessing.get_context("spawn")  # a worker that crashed must not have left anything behind
     at, failures = context.Value("q", first - 1), context.Value("q", 0)
-    crashes, started, shown = 0, time.monotonic(), 0.0
+    crashes, started, shown, begin = 0, time.monotonic(), time.monotonic(), first
     while first < end and crashes < CRASHES_ALLOWED:
         worker = context.Process(target=work, args=(kind, seed, first, end, at, failures))
         worker.start()
@@ -62,15 +62,15 @@ def watch(kind: str, seed: int, first: int, end: int) -> int:
                 worker.kill()
             if now - shown > 30:
                 shown = now
-                print(f"{kind}: {max(at.value, 0)} of {end} cases, {failures.value + crashes} went wrong, "
-                      f"{now - started:.0f} s", flush=True)
+                print(f"{kind}: {max(at.value - begin, 0)} of {end - begin} cases, "
+                      f"{failures.value + crashes} went wrong, {now - started:.0f} s", flush=True)
         if at.value >= end:
             break
         crashes += 1
         print(f"\nENDED with {worker.exitcode}: {kind} --seed {seed} --first {at.value} --cases 1", flush=True)
         first = at.value + 1
     wrong = failures.value + crashes
-    print(f"{kind}: {max(at.value, 0)} cases with seed {seed} in {time.monotonic() - started:.0f} s, "
+    print(f"{kind}: {max(at.value - begin, 0)} cases with seed {seed} in {time.monotonic() - started:.0f} s, "
           f"{wrong} went wrong")
     return wrong
 

@@ -24,7 +24,8 @@ BELOW = {
     "base": {"errors", "geometry", "crops", "models", "profiles"},
     "refine": {"errors", "geometry", "crops", "models", "profiles"},
     "prediction": set(),
-    "tracker": {"errors", "geometry", "crops", "models", "profiles", "base", "refine", "checkpoints", "prediction"},
+    "fallback": set(),
+    "tracker": {"errors", "fallback", "geometry", "crops", "models", "profiles", "base", "refine", "checkpoints", "prediction"},
     "multi_target": {"errors", "geometry", "prediction"},
 }
 

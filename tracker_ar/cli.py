@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.run(args)
     except AlphaRefineError as error:
         print(f"alpharefine {args.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read the output, `head` for example, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"alpharefine {args.command}: {where}{error.strerror or error}. Free space or choose another folder, "
+              "if it is about writing; look at the path and its rights otherwise.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"alpharefine {args.command}: stopped", file=sys.stderr)

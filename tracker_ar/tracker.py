@@ -17,21 +17,32 @@ import torch
 from tracker_ar.base import BaseTracker
 from tracker_ar.crops import as_rgb_image
 from tracker_ar.errors import InputError
+from tracker_ar.fallback import Movable, announce, is_out_of_memory, on_cpu_when_full
 from tracker_ar.geometry import Region, clip_box, region_box
 from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES, Profile
 from tracker_ar.refine import Refiner
 
+CPU = torch.device("cpu")
+
 
 class AlphaRefineTracker:
-    """Follows one target through a video: `initialize` with the first frame, then `track` each further one."""
+    """Follows one target through a video: `initialize` with the first frame, then `track` each further one.
+
+    When the GPU runs out of memory it goes on on the CPU, with a RuntimeWarning; what was learned since the first
+    frame is then lost, but not where the target is.
+    """
 
     def __init__(self, base: BaseTracker, refiner: Refiner, profile: Profile) -> None:
         self.base = base
         self.refiner = refiner
         self.profile = profile
         self._image_size: tuple[int, int] | None = None
+        self._learned_on = CPU
+        self._start: tuple[np.ndarray, np.ndarray] | None = None  # image and region, where they may be needed again
+        self._last_box: np.ndarray | None = None
 
+    @on_cpu_when_full
     def initialize(self, image: np.ndarray, region: Region) -> None:
         """Learn the target.
 
@@ -40,10 +51,14 @@ class AlphaRefineTracker:
         cannot be used; the tracker then keeps the target it had.
         """
         image = as_rgb_image(image)
-        self.base.initialize(image, region_box(region, image.shape[:2]))
-        self.refiner.initialize(image, region)
+        box = region_box(region, image.shape[:2])
+        self._start = self._last_box = None
+        self._learn(image, region, box)
+        if self._learned_on != CPU:
+            self._start = image.copy(), np.array(region)
         self._image_size = image.shape[:2]
 
+    @on_cpu_when_full
     def track(self, image: np.ndarray) -> Prediction:
         """Find the target in the next frame, an image of the first frame's size.
 
@@ -58,13 +73,39 @@ class AlphaRefineTracker:
                 f"The frame is {image.shape[1]} x {image.shape[0]} pixels, the first one was "
                 f"{self._image_size[1]} x {self._image_size[0]}: scale the frames of a video to one size."
             )
+        if self._learned_on != self.refiner.device:
+            self._start_again()  # another target, which shares the networks, has moved them
         found = self.base.track(image)
         box = clip_box(found.box, self._image_size, self.profile.minimum_side)
         self.base.correct(box)
+        self._last_box = box
         confident = found.score is None or found.score >= self.profile.confident_score
         refined = self.refiner.refine(image, box, learn=confident)
         score = refined.score if found.score is None else found.score
         return Prediction(box, refined.mask, score, refined.probabilities)
+
+    def move_to_cpu(self) -> bool:
+        """Go on on the CPU; False where that is so already."""
+        if self.refiner.device == CPU:
+            return False
+        self.refiner.move_to(CPU)
+        if isinstance(self.base, Movable):
+            self.base.move_to(CPU)
+        self._start_again()
+        return True
+
+    def _learn(self, image: np.ndarray, region: Region, box: np.ndarray) -> None:
+        self.base.initialize(image, box)
+        self.refiner.initialize(image, region)
+        self._learned_on = self.refiner.device
+
+    def _start_again(self) -> None:
+        if self._start is None:
+            return
+        (image, region), self._start = self._start, None
+        self._learn(image, region, region_box(region, image.shape[:2]))
+        if self._last_box is not None:
+            self.base.correct(self._last_box)
 
     def __copy__(self) -> AlphaRefineTracker:
         """A tracker with the same networks and settings that has yet to be given its target."""
@@ -100,8 +141,18 @@ def build_tracker(
     base_path, refiner_path = find_checkpoints(profile, checkpoint)
     network = build_super_dimp(settings.base.network)
     load_into(network, base_path)
-    base = SuperDiMPTracker(network, settings.base, where, seed, fast)
-    return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, where, fast), settings)
+
+    def assemble(device: torch.device) -> AlphaRefineTracker:
+        base = SuperDiMPTracker(network, settings.base, device, seed, fast)
+        return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, device, fast), settings)
+
+    try:
+        return assemble(where)
+    except RuntimeError as error:
+        if where == CPU or not is_out_of_memory(error):
+            raise
+        announce(error)
+    return assemble(CPU)
 
 
 def build_refiner(

@@ -1,7 +1,8 @@
 """What a client may say: requests are looked at before libtrax parses them.
 
-libtrax (4.0) crashes on an empty region and on masks of impossible size, spins for ever when its stream ends in
-the middle of a request, takes a byte above 127 for the end of the stream, and gives no reason when it refuses.
+libtrax (4.0) crashes on masks of impossible size and on a region that is empty or begins with a zero byte, spins
+for ever when its stream ends in the middle of a request, takes a byte above 127 for the end of the stream, and
+gives no reason when it refuses.
 Standard library only: this starts before anything that might print is imported.
 """
 
@@ -15,7 +16,8 @@ QUIT, REFUSED = PREFIX + b"quit\n", PREFIX + b"refused\n"  # the second makes li
 MOST_BYTES = 1 << 26  # of one request; the mask of an 8K image with a million runs takes a tenth
 MOST_PIXELS = 1 << 28  # of the initial mask, eight 8K images
 _CHUNK = 65536
-_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'  # quotes, backslashes and line ends are escaped inside
+_PLAIN = rb'[^"\\\x00-\x08\x0a-\x1f]*'
+_TEXT = rb'"' + _PLAIN + rb"(?:\\[\x20-\x7e]" + _PLAIN + rb')*"'  # quotes and backslashes are escaped inside
 _REQUEST = re.compile(rb"@@TRAX:([a-z]+)((?: +" + _TEXT + rb")*) *\r?")
 _ARGUMENT = re.compile(_TEXT)
 _PROPERTY = re.compile(rb"[\w.]+=")
@@ -105,7 +107,7 @@ def _problem_with_region(region: bytes) -> str:
 
 
 def _shown(text: bytes) -> str:
-    shown = text[:60].decode("ascii", "backslashreplace")
+    shown = text[:60].decode("latin-1").encode("unicode_escape").decode()
     return shown + "..." if len(text) > 60 else shown
 
 

@@ -18,7 +18,7 @@ from vot_wrapper.gate import RequestGate, pump
 
 _CHUNK = 65536
 _LAST_LINES_TIMEOUT = 2.0
-_GRACE = 3.0  # seconds
+_GRACE = 2.0  # seconds
 
 
 class ProtocolChannel:

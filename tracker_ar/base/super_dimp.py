@@ -16,7 +16,7 @@ from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, 
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.randomness import RandomSource
 from tracker_ar.crops import normalize, sample_patch
-from tracker_ar.models.inference import prepare_for_inference
+from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.super_dimp import SuperDiMP
 from tracker_ar.profiles import BaseSettings
 
@@ -42,9 +42,17 @@ class SuperDiMPTracker:
     ) -> None:
         self._network = prepare_for_inference(network, device, fast)
         self._settings = settings
-        self._device = device
         self._seed = seed
         self._input = torch.full((2,), float(settings.input_size))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._network.device
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the network; what was learned of a target stays behind, so that `initialize` must follow."""
+        move(self._network, device)
 
     @torch.no_grad()
     def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
@@ -75,7 +83,7 @@ class SuperDiMPTracker:
             border_mode=settings.border_mode,
             max_scale_change=settings.max_scale_change,
         )
-        backbone = self._network.extract_backbone(normalize(region.patch).to(self._device))
+        backbone = self._network.extract_backbone(normalize(region.patch).to(self.device))
         features = self._network.classification_features(backbone)
         self.scores = self._network.classifier.scores(self.filter, features)[0, 0].float().cpu()
         search = self._geometry(region.coords, features)
@@ -113,14 +121,14 @@ class SuperDiMPTracker:
         patches, shifts = augment_first_frame(
             image, center, state.scale, settings.input_size, settings.augmentation, self.random.augmentation_shifts
         )
-        backbone = self._network.extract_backbone(normalize(patches).to(self._device))
+        backbone = self._network.extract_backbone(normalize(patches).to(self.device))
         features = self._network.classification_features(backbone)
         features = torch.cat((features, self._with_dropped_channels(features[:1])))
         search = SearchGeometry(center, state.scale, self._input)
         plain_box = self._box_in_search(search)
         moves = torch.zeros(len(features), 4)
         moves[: len(shifts), :2] = torch.as_tensor(shifts, dtype=torch.float32).flip(1)
-        boxes = (plain_box + moves).to(self._device)
+        boxes = (plain_box + moves).to(self.device)
 
         classifier = self._network.classifier
         self.filter = classifier.initial_filter(features, boxes)
@@ -157,7 +165,7 @@ class SuperDiMPTracker:
         features = self._network.iou_features(backbone)
         start = jittered_boxes(
             self._box_in_search(search), self.random.box_noise(settings.random_boxes), settings
-        ).to(self._device)
+        ).to(self.device)
         # Hundreds of small operators: what torch keeps track of for each even without gradients adds up.
         with torch.inference_mode():
             boxes, iou = ascend(self._target_iou.on(features), start, settings)
@@ -174,7 +182,7 @@ class SuperDiMPTracker:
         settings = self._settings.memory
         hard = decision is Decision.HARD_NEGATIVE
         self.memory.add(
-            features, box.to(self._device), settings.hard_negative_learning_rate if hard else settings.learning_rate
+            features, box.to(self.device), settings.hard_negative_learning_rate if hard else settings.learning_rate
         )
         if hard:
             iterations = settings.hard_negative_iterations

@@ -16,7 +16,7 @@ import torch
 from tracker_ar.crops import RefinerCrop, as_rgb_image, normalized_pixels, paste_back, refiner_crop, to_tensor
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, box_iou, clip_box, region_box
-from tracker_ar.models.inference import prepare_for_inference
+from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, Target
 from tracker_ar.profiles import RefinerSettings
 
@@ -44,8 +44,16 @@ class Refiner:
     ) -> None:
         self._network = prepare_for_inference(network, device, fast)
         self._settings = settings
-        self._device = device
         self._target: Target | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._network.device
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the network; what was learned of a target stays behind, so that `initialize` must follow."""
+        move(self._network, device)
 
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, region: Region) -> None:
@@ -57,11 +65,11 @@ class Refiner:
         image = as_rgb_image(image)
         box = region_box(region, image.shape[:2])
         crop = self._crop(image, box)
-        boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self._device)
+        boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self.device)
         masks = None
         if self._settings.use_initial_mask and np.ndim(region) == 2:
             shown = np.repeat((np.asarray(region) != 0).astype(np.uint8)[:, :, None] * 255, 3, axis=2)
-            masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(self._device) / 255
+            masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(self.device) / 255
         self._target = self._network.learn(self._input(crop), boxes, masks)
         self._frames = 0
 
@@ -124,7 +132,7 @@ class Refiner:
         return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)
 
     def _input(self, crop: RefinerCrop) -> torch.Tensor:
-        return normalized_pixels(crop.pixels).to(self._device)
+        return normalized_pixels(crop.pixels).to(self.device)
 
 
 def drop_small_parts(mask: np.ndarray, minimum: float) -> None:
