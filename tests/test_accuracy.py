@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tracker_ar.base import BaseResult
 from tracker_ar.errors import DataError
@@ -198,6 +199,7 @@ def test_the_refiner_behind_another_base_tracker(monkeypatch: pytest.MonkeyPatch
     base = Always(BaseResult(box, None))
     base.correct = lambda box: None
     refiner = SimpleNamespace(
+        device=torch.device("cpu"),
         initialize=lambda image, region: None,
         refine=lambda image, box, learn: SimpleNamespace(
             mask=true_mask(2), box=box, score=0.5, probabilities=None))

@@ -109,6 +109,8 @@ def test_a_second_look_is_taken_around_a_mask_that_disagrees_with_the_box(refine
     class Square(torch.nn.Module):
         """Sees a square of 20 pixels at (60, 40) of the image, whatever is in it."""
 
+        device = torch.device("cpu")
+
         def __init__(self) -> None:
             super().__init__()
             self.windows: list[tuple[int, int, int, int]] = []

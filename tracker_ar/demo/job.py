@@ -133,7 +133,7 @@ class Job:
     def _save(self, results: ResultsFolder | None) -> None:
         if results is None:
             return
-        if self._dropped:
+        if self._dropped or not results.frames:
             results.discard()
             return
         self._tell({"type": "saving"})

@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 DEPENDENCIES = {
     "torch": "torch", "vot-toolkit": "vot", "attributee": "attributee", "vot-trax": "trax", "numpy": "numpy",
     "matplotlib": "matplotlib", "opencv-python": "cv2", "safetensors": "safetensors", "scipy": "scipy",
-    "tqdm": "tqdm",
+    "tqdm": "tqdm", "pillow": "PIL",
 }
 OLDEST_PYTHON, FIRST_UNTESTED_PYTHON = (3, 10), (3, 14)
 INSTALL = "pip install -c constraints.txt -e ."

@@ -106,11 +106,12 @@ def explain_frame(tracker: AlphaRefineTracker, image: np.ndarray) -> Explanation
     )
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _ascent(call: _Call) -> Ascent:
     predict, start = call.arguments[:2]
     end = call.result[0]
-    values = (start, predict(start)[0], end, predict(end)[0])
+    # The predictor may give away its own buffers.
+    values = (start, predict(start)[0].clone(), end, predict(end)[0].clone())
     return Ascent(*(value.float().cpu().numpy() for value in values))
 
 
