@@ -38,6 +38,7 @@ from tracker_ar.demo import command
 from tracker_ar.demo.app import STATIC
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import mask_from_box
+from tracker_ar.video.results import VOT_ENDINGS
 
 
 class Held(MovingBox):
@@ -110,7 +111,8 @@ def test_a_video_from_upload_to_download(server: Running, video: bytes) -> None:
     answer = server.send("GET", f"{session}/results.zip")
     with zipfile.ZipFile(io.BytesIO(answer.read())) as archive:
         masks = [f"masks/{number:08d}.png" for number in range(1, FRAMES + 1)]
-        names = ["boxes.csv", *masks, "masks.jsonl", "overlay.mp4", "target_1.txt", "target_2.txt"]
+        names = ["boxes.csv", *masks, "masks.jsonl", "overlay.mp4",
+                 *(f"target_{number}{ending}" for number in (1, 2) for ending in VOT_ENDINGS)]
         files = [name for name in archive.namelist() if not name.endswith("/")]
         assert files == [f"alpharefine-results/{name}" for name in names]
         assert len(archive.read("alpharefine-results/boxes.csv").splitlines()) == 1 + 2 * FRAMES

@@ -72,7 +72,8 @@ def test_one_target_in_a_folder_of_images(
     assert track(folder, box_option(), "--profile", "lite", "--out", out, build=build) == 0
     assert build.asked == ("lite", "auto", None)
     assert sorted(path.name for path in out.iterdir()) == [
-        "boxes.csv", "masks", "masks.jsonl", "overlay.mp4", "target_1.txt"]
+        "boxes.csv", "masks", "masks.jsonl", "overlay.mp4", "target_1.txt", "target_1_boxes.txt",
+        "target_1_confidence.value"]
     assert leftovers(out) == []
 
     masks = masks_of(out)
@@ -90,6 +91,10 @@ def test_one_target_in_a_folder_of_images(
 
     assert (out / "target_1.txt").read_text().splitlines() == [
         encode_mask_line(expected_mask(frame)) for frame in range(6)]
+    boxes = [line.split(",") for line in (out / "target_1_boxes.txt").read_text().splitlines()]
+    assert np.array_equal(np.array(boxes, float), [(BOX[0] + STEP * frame, *BOX[1:]) for frame in range(6)])
+    scores = (out / "target_1_confidence.value").read_text().splitlines()
+    assert [float(score) for score in scores] == pytest.approx([1, 0.8, 0.7, 0.6, 0.5, 0.4])
     entries = [json.loads(line) for line in (out / "masks.jsonl").read_text().splitlines()]
     assert [(entry["frame"], entry["target"]) for entry in entries] == [(number, 1) for number in range(1, 7)]
     for frame, entry in enumerate(entries):

@@ -23,6 +23,7 @@ from video_fixtures import (
 )
 
 from tracker_ar.errors import DataError, InputError
+from tracker_ar.video.results import VOT_ENDINGS
 from tracker_ar.video import sources, targets
 
 
@@ -319,7 +320,7 @@ def test_results_that_are_there_are_replaced_only_by_force(folder: Path, tmp_pat
     assert (out / "boxes.csv").read_bytes() == before
     assert track(folder, box_option(), "--end", "4", "--no-video", "--force", "--out", out) == 0
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["boxes.csv", "masks", "masks.jsonl", "target_1.txt"]
+    assert names == ["boxes.csv", "masks", "masks.jsonl", *(f"target_1{ending}" for ending in VOT_ENDINGS)]
     assert len(list((out / "masks").iterdir())) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "out"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tracker_ar.checkpoint_files import Checkpoint, read_checkpoint, read_header
@@ -212,11 +214,13 @@ def write_checkpoint(path: str | os.PathLike, state_dict: Mapping[str, torch.Ten
         save_file(tensors, temporary, metadata=entries)
         temporary.chmod(0o644)  # save_file leaves it to its owner alone
         os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}; choose another place with "
+    except (OSError, SafetensorError) as error:  # the second when the disk is full
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {path}: {reason}; free some space, or choose another place with "
                               f"{ENVIRONMENT_VARIABLE}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 # ---- installing the authors' checkpoints

@@ -36,7 +36,8 @@ what is written (frames are numbered from 1, targets in the order given):
   masks.jsonl        a line for every target and frame; 'segmentation' is COCO's uncompressed
                      run-length form, which pycocotools reads with mask.frPyObjects
   boxes.csv          box of the base tracker, score, pixels of the mask, state
-  target_1.txt, ...  masks in the VOT text format, a line for every frame
+  target_1.txt, ...  masks in the VOT text format, a line for every frame; beside them target_1_boxes.txt and
+                     target_1_confidence.value, boxes and scores in that format
 Masks do not overlap: a pixel that several targets claim belongs to the one that is more probable there.
 A frame that cannot be used repeats the result before it (state 'repeated').
 """
@@ -77,10 +78,12 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
         from tracker_ar.checkpoints import installed_profile
         from tracker_ar.tracker import build_tracker
         from tracker_ar.video.follow import follow
-        from tracker_ar.video.results import ResultsFolder, check_folder
+        from tracker_ar.video.results import ResultsFolder, check_folder, unfinished
 
         folder = (args.out or Path(f"{source.name}-tracked")).expanduser().resolve()
         check_folder(folder, args.force)
+        for left in unfinished(folder):
+            print(f"{left} was left by a run that was killed; it may be removed.", file=sys.stderr)
         first = _first_frame(source, args)
         regions = _regions(args, first.image)
         profile = args.profile or installed_profile(args.checkpoint)

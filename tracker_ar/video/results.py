@@ -7,6 +7,7 @@
 | `masks.jsonl` | a JSON line for every target and frame: the mask in COCO's uncompressed run-length form |
 | `boxes.csv` | a row for every target and frame: box, score, size of the mask, state |
 | `target_1.txt`, ... | the masks of one target in the VOT text format, a line for every frame |
+| `target_1_boxes.txt`, `target_1_confidence.value`, ... | its boxes and scores in the VOT text format |
 
 All masks are those without overlap: a pixel that two targets claim belongs to the one that is more probable there.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import json
 import os
 import re
@@ -32,7 +34,9 @@ from tracker_ar.video.follow import TrackedFrame
 from tracker_ar.video.overlay import VideoFile, paint
 
 COLUMNS = ("frame", "image", "target", "x", "y", "width", "height", "score", "mask_pixels", "state")
-OWN_NAMES = re.compile(r"overlay\.(mp4|avi)|masks|masks\.jsonl|boxes\.csv|target_[0-9]+\.txt")
+VOT_ENDINGS = (".txt", "_boxes.txt", "_confidence.value")
+OWN_NAMES = re.compile(r"overlay\.(mp4|avi)|masks|masks\.jsonl|boxes\.csv|target_[0-9]+(_boxes)?\.txt|"
+                       r"target_[0-9]+_confidence\.value")
 
 
 def coco_rle(mask: np.ndarray) -> dict[str, list[int]]:
@@ -64,6 +68,24 @@ def check_folder(folder: Path, replace: bool) -> None:
                          "replace them.")
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """What runs that were killed have left beside `folder`; not what one that still runs is writing."""
+    found = folder.parent.glob(f"{glob.escape(folder.name)}.unfinished-*")
+    return [path for path in found if not _runs(path.name.rpartition("-")[2])]
+
+
+def _runs(process: str) -> bool:
+    if os.name == "nt":  # where os.kill would end it
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
 class ResultsFolder:
     """Writes results frame by frame into a folder beside `folder`, which takes its place in `close`.
 
@@ -92,7 +114,8 @@ class ResultsFolder:
             self._rles = self._open("masks.jsonl")
             self._boxes = csv.writer(self._open("boxes.csv"), lineterminator="\n")
             self._boxes.writerow(COLUMNS)
-            self._regions = [self._open(f"target_{number}.txt") for number in range(1, targets + 1)]
+            self._vot = [[self._open(f"target_{number}{ending}") for ending in VOT_ENDINGS]
+                         for number in range(1, targets + 1)]
 
     def add(self, frame: TrackedFrame) -> None:
         """Append one frame to every file."""
@@ -118,7 +141,9 @@ class ResultsFolder:
         entry = {"frame": frame.number, "target": number, "score": round(prediction.score, 4),
                  "segmentation": coco_rle(prediction.mask)}
         self._rles.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        self._regions[number - 1].write(encode_mask_line(prediction.mask) + "\n")
+        lines = encode_mask_line(prediction.mask), ",".join(box), f"{prediction.score:.6f}"
+        for file, line in zip(self._vot[number - 1], lines, strict=True):
+            file.write(line + "\n")
 
     def close(self) -> list[Path]:
         """Complete the files and put the folder in its place; the paths in it, none without frames.
