@@ -1,11 +1,12 @@
 """Stands in for the tracker: served by the real server, a box that never moves, with a choice of bad manners.
 
-The environment variable DOUBLE chooses: quiet, noisy, slow, crashing or unbuildable.
+The environment variable DOUBLE chooses: quiet, noisy, slow, crashing, killed or unbuildable.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +58,10 @@ class Double:
         if BEHAVIOUR == "slow":
             print("tracking now", flush=True)
             time.sleep(60)
+        if BEHAVIOUR == "killed" and self.frame == CRASH_FRAME:
+            print("about to be killed", flush=True)
+            time.sleep(0.2)  # for the line to get through
+            os.kill(os.getpid(), signal.SIGKILL)
         if BEHAVIOUR == "crashing" and self.frame == CRASH_FRAME:
             raise RuntimeError("the double gave up")
         return Prediction(self.box, mask_from_box(self.box, self.size), 0.75)

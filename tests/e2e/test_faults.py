@@ -1,0 +1,100 @@
+"""What goes wrong under the real toolkit: the cause is in its log and in what the user sees."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from short_videos import ROOT, vot, write_sequence
+from tracker_ar import cli
+from tracker_ar.evaluate.toolkit import load_workspace, missing_results
+from tracker_ar.evaluate.vot_format import write_list
+
+pytestmark = pytest.mark.e2e
+
+STACK = """\
+title: One experiment
+experiments:
+  unsupervised:
+    type: unsupervised
+    repetitions: 1
+    analyses:
+      - type: average_accuracy
+        name: accuracy
+        burnin: 1
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    for name in ("moving", "still"):
+        write_sequence(tmp_path / "sequences" / name, step=int(name == "moving"))
+    write_list(tmp_path / "sequences", ["moving", "still"])
+    (tmp_path / "stack.yaml").write_text(STACK)
+    (tmp_path / "doubles.ini").write_text(
+        "".join(f"[{name}]\nprotocol = traxpython\ncommand = double_tracker\n"
+                f"paths = {ROOT / 'tests/doubles'}{os.pathsep}{ROOT}\nenv_DOUBLE = {name.lower()}\n"
+                for name in ("Killed", "Quiet")))
+    (tmp_path / "config.yaml").write_text(
+        f"registry:\n  - {ROOT / 'trackers.ini'}\n  - doubles.ini\nstack: stack.yaml\n")
+    return tmp_path
+
+
+def logs(workspace: Path) -> str:
+    return "\n".join(file.read_text(errors="replace") for file in sorted((workspace / "logs").rglob("*.log")))
+
+
+def break_refiner(workspace: Path, damage: Callable[[bytes], bytes]) -> Path:
+    """A folder with the weights of `lite`, those of the refiner damaged."""
+    weights = workspace / "weights"
+    weights.mkdir()
+    for name in ("lite_super_dimp.safetensors", "lite_mask_refiner.safetensors"):
+        shutil.copy(ROOT / "checkpoints" / name, weights)
+    file = weights / "lite_mask_refiner.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    return weights
+
+
+def test_a_truncated_checkpoint_under_the_toolkit_by_hand(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(break_refiner(workspace, lambda whole: whole[:-1000])))
+    output = vot(workspace, "evaluate", "AlphaRefine-Lite")
+    assert "concluded successfuly" not in output and "Unable to connect" not in output
+    cause = r"CheckpointError.*lite_mask_refiner\.safetensors.*truncated or damaged"
+    assert re.search(cause, output)
+    assert re.search(cause, logs(workspace)) and "Traceback" in logs(workspace)
+
+
+def test_an_altered_checkpoint_under_the_toolkit(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    weights = break_refiner(workspace, lambda whole: whole[:-4000] + b"\xff" * 4000)
+    monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(weights))
+    assert cli.main(["evaluate", "--tracker", "AlphaRefine-Lite", "--workspace", str(workspace)]) == 1
+    cause = r"CheckpointError.*holds values that are not finite: the file is damaged"
+    assert re.search(cause, capfd.readouterr().err) and re.search(cause, logs(workspace))
+
+
+def test_a_tracker_that_is_killed(workspace: Path, capfd: pytest.CaptureFixture) -> None:
+    assert cli.main(["evaluate", "--tracker", "Killed", "--workspace", str(workspace)]) == 1
+    said = capfd.readouterr().err
+    assert "vot evaluate failed" in said and "about to be killed" in said
+    assert "about to be killed" in logs(workspace)
+
+
+def test_two_evaluations_at_once_in_one_workspace(workspace: Path) -> None:
+    """Each tracker has results and logs of its own."""
+    trackers = ["StaticBox", "Quiet"]
+    runs = [subprocess.Popen([sys.executable, "-m", "vot", "evaluate", tracker], cwd=workspace, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for tracker in trackers]
+    for run in runs:
+        assert "Evaluation concluded successfuly" in run.communicate(timeout=300)[0]
+    assert not missing_results(load_workspace(workspace), trackers)
