@@ -7,7 +7,7 @@
 | `masks.jsonl` | a JSON line for every target and frame: the mask in COCO's uncompressed run-length form |
 | `boxes.csv` | a row for every target and frame: box, score, size of the mask, state |
 | `target_1.txt`, ... | the masks of one target in the VOT text format, a line for every frame |
-| `target_1_boxes.txt`, `target_1_confidence.value`, ... | its boxes and scores in the VOT text format |
+| `target_1_boxes.txt`, `target_1_confidence.value` | its boxes and scores in the VOT text format |
 
 All masks are those without overlap: a pixel that two targets claim belongs to the one that is more probable there.
 """
