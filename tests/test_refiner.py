@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tracker_ar.crops import RefinerCrop
 from tracker_ar.models.mask_refiner import Segmentation, build_mask_refiner
 from tracker_ar.profiles import LITE
 from tracker_ar.refine import Refiner
-from tracker_ar.refine.mask_refiner import drop_small_parts
+from tracker_ar.refine.mask_refiner import Correction, drop_small_parts
 
 SIZE = (90, 120)
 
@@ -115,6 +117,9 @@ def test_a_second_look_is_taken_around_a_mask_that_disagrees_with_the_box(refine
             super().__init__()
             self.windows: list[tuple[int, int, int, int]] = []
 
+        def learn(self, *first_frame: object) -> object:
+            return first_frame
+
         def segment(self, target: object, crop: torch.Tensor) -> Segmentation:
             left, top, right, bottom = self.windows[-1]
             columns = left + (torch.arange(128) + 0.5) * (right - left) / 128
@@ -123,7 +128,7 @@ def test_a_second_look_is_taken_around_a_mask_that_disagrees_with_the_box(refine
             return Segmentation(torch.where(inside, 9.0, -9.0)[None, None], {})
 
     refiner.initialize(image(), np.array([40.0, 30, 30, 25]))
-    refiner._settings = replace(refiner._settings, second_look=0.75, learning_rate=0.0)
+    refiner._settings = replace(refiner._settings, second_look=0.75, second_look_interval=1, learning_rate=0.0)
     network = refiner._network = Square()
     crop = refiner._crop
 
@@ -138,5 +143,23 @@ def test_a_second_look_is_taken_around_a_mask_that_disagrees_with_the_box(refine
     assert np.abs(cut_off.box - [60, 40, 20, 20]).max() <= 1
     refiner.refine(image(), np.array([60.0, 40, 20, 20]))
     assert len(network.windows) == 3
+    refiner._settings = replace(refiner._settings, second_look_interval=3)
+    refiner.initialize(image(), np.array([40.0, 30, 30, 25]))
+    seen, found = [], []
+    for _ in range(7):
+        before = len(network.windows)
+        found.append(refiner.refine(image(), np.array([50.0, 40, 16, 20])).box)
+        seen.append(len(network.windows) - before)
+    assert seen == [2, 1, 1, 2, 1, 1, 2]
+    assert np.abs(np.stack(found) - [60, 40, 20, 20]).max() <= 1  # the frames between profit from the correction
     refiner._settings = replace(refiner._settings, second_look=0.0)
+    refiner._correction = None
     assert refiner.refine(image(), np.array([50.0, 40, 16, 20])).box[2] < 16
+
+
+@given(boxes=st.lists(st.tuples(*[st.floats(-50, 50)] * 2, *[st.floats(1, 200)] * 2), min_size=2, max_size=2))
+def test_a_correction_takes_one_box_to_the_other(boxes: list[tuple[float, ...]]) -> None:
+    box, wanted = (np.array(values) for values in boxes)
+    correction = Correction.between(box, wanted)
+    np.testing.assert_allclose(correction.of(box), wanted, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(correction.of(2 * box), 2 * wanted, rtol=1e-9, atol=1e-6)

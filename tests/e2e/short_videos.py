@@ -1,4 +1,4 @@
-"""Tiny sequences in the VOT layout, and the toolkit's command line on them."""
+"""Tiny sequences in the VOT layout, a stack, and the toolkit's command line on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from tracker_ar.evaluate.vot_format import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH, SIZE = 12, (60, 80)
+# A stack of the shortest experiment there is.
+UNSUPERVISED = """\
+title: One experiment
+experiments:
+  unsupervised:
+    type: unsupervised
+    repetitions: 1
+    analyses:
+      - type: average_accuracy
+        name: accuracy
+        burnin: 1
+"""
 
 
 def write_sequence(folder: Path, step: int) -> None:

@@ -12,24 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from short_videos import ROOT, vot, write_sequence
+from short_videos import ROOT, UNSUPERVISED, vot, write_sequence
 from tracker_ar import cli
 from tracker_ar.evaluate.toolkit import load_workspace, missing_results
 from tracker_ar.evaluate.vot_format import write_list
 
 pytestmark = pytest.mark.e2e
-
-STACK = """\
-title: One experiment
-experiments:
-  unsupervised:
-    type: unsupervised
-    repetitions: 1
-    analyses:
-      - type: average_accuracy
-        name: accuracy
-        burnin: 1
-"""
 
 
 @pytest.fixture
@@ -37,7 +25,7 @@ def workspace(tmp_path: Path) -> Path:
     for name in ("moving", "still"):
         write_sequence(tmp_path / "sequences" / name, step=int(name == "moving"))
     write_list(tmp_path / "sequences", ["moving", "still"])
-    (tmp_path / "stack.yaml").write_text(STACK)
+    (tmp_path / "stack.yaml").write_text(UNSUPERVISED)
     (tmp_path / "doubles.ini").write_text(
         "".join(f"[{name}]\nprotocol = traxpython\ncommand = double_tracker\n"
                 f"paths = {ROOT / 'tests/doubles'}{os.pathsep}{ROOT}\nenv_DOUBLE = {name.lower()}\n"

@@ -10,24 +10,12 @@ import torch
 
 from recipe import MASK_REFINER, SUPER_DIMP, weights
 from recorded import key_shapes
-from short_videos import LENGTH, ROOT, SIZE, vot, write_sequence
+from short_videos import LENGTH, ROOT, SIZE, UNSUPERVISED, vot, write_sequence
 from tracker_ar.checkpoints import write_checkpoint
 from tracker_ar.evaluate.toolkit import load_workspace, reported_profiles
 from tracker_ar.evaluate.vot_format import write_list
 
 pytestmark = pytest.mark.e2e
-
-STACK = """\
-title: One experiment
-experiments:
-  unsupervised:
-    type: unsupervised
-    repetitions: 1
-    analyses:
-      - type: average_accuracy
-        name: accuracy
-        burnin: 1
-"""
 
 
 @pytest.fixture
@@ -35,7 +23,7 @@ def workspace(tmp_path: Path) -> Path:
     """One sequence of a slowly moving square."""
     write_sequence(tmp_path / "sequences" / "moving", step=1)
     write_list(tmp_path / "sequences", ["moving"])
-    (tmp_path / "stack.yaml").write_text(STACK)
+    (tmp_path / "stack.yaml").write_text(UNSUPERVISED)
     (tmp_path / "config.yaml").write_text(f"registry:\n  - {ROOT / 'trackers.ini'}\nstack: stack.yaml\n")
     return tmp_path
 

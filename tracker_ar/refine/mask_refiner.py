@@ -36,6 +36,25 @@ class Refinement:
     probabilities: np.ndarray
 
 
+@dataclass(frozen=True)
+class Correction:
+    """From one box to another, relative to the size of the first: shift of the centre and growth, (2,) each."""
+
+    shift: np.ndarray
+    growth: np.ndarray
+
+    @staticmethod
+    def between(box: np.ndarray, wanted: np.ndarray) -> Correction:
+        """What takes `box` to `wanted`, (4,) x, y, w, h each."""
+        centres = wanted[:2] + wanted[2:] / 2 - (box[:2] + box[2:] / 2)
+        return Correction(centres / box[2:], wanted[2:] / box[2:])
+
+    def of(self, box: np.ndarray) -> np.ndarray:
+        """The box, (4,) x, y, w, h, corrected."""
+        size = box[2:] * self.growth
+        return np.concatenate((box[:2] + box[2:] / 2 + self.shift * box[2:] - size / 2, size))
+
+
 class Refiner:
     """Mask refiner for one target. fast: see `prepare_for_inference`."""
 
@@ -72,6 +91,8 @@ class Refiner:
             masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(self.device) / 255
         self._target = self._network.learn(self._input(crop), boxes, masks)
         self._frames = 0
+        self._since_second_look = self._settings.second_look_interval
+        self._correction: Correction | None = None
 
     @torch.inference_mode()
     def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
@@ -83,12 +104,19 @@ class Refiner:
         if self._target is None:
             raise InputError("refine() was called before initialize(): give the first frame and its region first.")
         image = as_rgb_image(image)
-        refinement, found = self._segment(image, box)
-        if self._settings.second_look > 0:
-            refinement, found = self._second_look(image, box, refinement, found)
+        refinement, found = self._look(image, np.asarray(box, dtype=np.float64))
         if learn and refinement.score > 0:
             self._learn(found, refinement.score)
         return refinement
+
+    def _look(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
+        self._since_second_look += 1
+        may_repeat = self._settings.second_look > 0 and self._since_second_look >= self._settings.second_look_interval
+        if self._correction is not None and not may_repeat:
+            return self._segment(image, clip_box(self._correction.of(box), image.shape[:2]))
+        self._correction = None
+        first, found = self._segment(image, box)
+        return self._second_look(image, box, first, found) if may_repeat else (first, found)
 
     def _segment(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
         crop = self._crop(image, box)
@@ -107,14 +135,17 @@ class Refiner:
         self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation
     ) -> tuple[Refinement, Segmentation]:
         """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask. The second
-        result counts if it is as sure as the first and keeps most of it."""
+        result counts if it is as sure as the first and keeps most of it; the crops of the next frames are then placed as
+        this one, as seen from the box, until another second look is due."""
         around = clip_box(first.box, image.shape[:2])
         if first.score < SURE or box_iou(first.box, box) >= self._settings.second_look:
             return first, found
+        self._since_second_look = 0
         second, found_again = self._segment(image, around)
         kept = np.count_nonzero(second.mask & first.mask) / np.count_nonzero(first.mask)
         if second.score < first.score or kept < KEPT_BY_SECOND_LOOK:
             return first, found
+        self._correction = Correction.between(box, around)
         return second, found_again
 
     def _learn(self, found: Segmentation, score: float) -> None:
