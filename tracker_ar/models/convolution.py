@@ -19,6 +19,18 @@ def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: T
     return F.relu(result if added is None else result.add_(added), inplace=True)
 
 
+def convolve_part(
+    convolution: nn.Conv2d, channels: slice, x: Tensor, added: Tensor | None = None, rectify: bool = False
+) -> Tensor:
+    """What some of the input channels bring to a convolution, plus `added`; the bias comes with the first of them."""
+    if isinstance(convolution, PackedConvolution):
+        return convolution.part(channels)(x, added, rectify)
+    bias = convolution.bias if channels.start == 0 else None
+    result = F.conv2d(x, convolution.weight[:, channels], bias, padding=convolution.padding)
+    result = result if added is None else result + added
+    return F.relu(result) if rectify else result
+
+
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
@@ -34,6 +46,19 @@ class PackedConvolution(nn.Conv2d):
         self.rectify = rectify
         self._packed: Tensor | None = None
         self._packed_for: torch.Size | None = None
+        self._parts: dict[tuple[int, int], PackedConvolution] = {}
+
+    def part(self, channels: slice) -> PackedConvolution:
+        """The convolution of some input channels alone, without rectifier; with the bias if they are the first."""
+        key = channels.start, channels.stop
+        if key not in self._parts:
+            bias = self.bias is not None and channels.start == 0
+            some = nn.Conv2d(channels.stop - channels.start, self.out_channels, self.kernel_size, self.stride,
+                             self.padding, self.dilation, bias=bias, device="meta")
+            some.weight = nn.Parameter(self.weight[:, channels].contiguous(memory_format=torch.channels_last), False)
+            some.bias = self.bias if bias else None
+            self._parts[key] = PackedConvolution(some, rectify=False)
+        return self._parts[key]
 
     def forward(self, x: Tensor, added: Tensor | None = None, rectify: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, O, H', W'); `added` has the shape of the result."""
@@ -47,9 +72,10 @@ class PackedConvolution(nn.Conv2d):
             result = result if added is None else result.add_(added)
             return result if after == "none" else result.relu_()
         run = torch.ops.mkldnn._convolution_pointwise
+        unary = None if after == "none" else after  # each of the two operators has its own word for nothing
         if added is None:
             return run(x, self._packed, self.bias, *shape, after, [], "")
-        return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, after, [], "")
+        return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, unary, [], "")
 
 
 def can_pack(convolution: nn.Conv2d) -> bool:
@@ -72,7 +98,11 @@ def _packing_works() -> bool:
     x, added = (torch.rand(1, 8, 6, 6, generator=generator).to(memory_format=torch.channels_last) for _ in range(2))
     try:
         packed = PackedConvolution(convolution, rectify=False)
-        pairs = ((packed(x, added, rectify=True), F.relu(convolution(x) + added)), (packed(x), convolution(x)))
+        result = convolution(x)
+        pairs = (
+            (packed(x, added, rectify=True), F.relu(result + added)), (packed(x, added), result + added),
+            (packed(x), result),
+        )
         return all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
     except (RuntimeError, AttributeError, TypeError):
         return False

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.models.convolution import convolve
+from tracker_ar.models.convolution import convolve, convolve_part
 from tracker_ar.ops.resizing import convolve_doubled, convolve_enlarged, double
 
 
@@ -44,25 +44,24 @@ class TargetScoreEncoder(nn.Module):
     def forward(self, features: Tensor, scores: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the encoding and the compressed features, both (N, channels, h, w)."""
         reduced = self.reduce(features)
-        return self.transform[2:](F.relu(self._mix(reduced, scores))), reduced
+        return self.transform[2:](self._mixed(reduced, scores)), reduced
 
-    def _mix(self, reduced: Tensor, scores: Sequence[Tensor]) -> Tensor:
-        """The first convolution of `transform`, of compressed features beside the scores at their resolution."""
+    def _mixed(self, reduced: Tensor, scores: Sequence[Tensor]) -> Tensor:
+        """The rectified first convolution of `transform`, of compressed features beside the scores at their resolution.
+        Where scores must be enlarged, the inputs are convolved one by one."""
         mix, size = self.transform[0], reduced.shape[-2:]
-        smaller = [score.shape[-2] < size[0] for score in scores]
-        if not any(smaller):
-            return mix(torch.cat((reduced, *(_resize(score, size) for score in scores)), dim=1))
-        of_reduced, *of_scores = mix.weight.split([reduced.shape[1], *(score.shape[1] for score in scores)], dim=1)
-        maps, weights = [reduced], [of_reduced]
-        for score, weight, small in zip(scores, of_scores, smaller):
-            if not small:
-                maps.append(_resize(score, size))
-                weights.append(weight)
-        mixed = F.conv2d(torch.cat(maps, dim=1), torch.cat(weights, dim=1), mix.bias, padding=1)
-        for score, weight, small in zip(scores, of_scores, smaller):
-            if small:
-                mixed = mixed + convolve_enlarged(score, weight, size)
-        return mixed
+        if all(score.shape[-2] >= size[0] for score in scores):
+            return F.relu(mix(torch.cat((reduced, *(_resize(score, size) for score in scores)), dim=1)))
+        total: Tensor | None = None
+        start = reduced.shape[1]
+        for score in scores:
+            channels = slice(start, start := start + score.shape[1])
+            if score.shape[-2] < size[0]:
+                enlarged = convolve_enlarged(score, mix.weight[:, channels], size)
+                total = enlarged if total is None else total + enlarged
+            else:
+                total = convolve_part(mix, channels, _resize(score, size), total)
+        return convolve_part(mix, slice(0, reduced.shape[1]), reduced, total, rectify=True)
 
 
 class ResidualRefinement(nn.Module):

@@ -123,13 +123,23 @@ class Refiner:
         found = self._network.segment(self._target, self._input(crop))
         inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
         probabilities = paste_back(inside, crop, image.shape[:2])
-        mask = (probabilities > self._settings.threshold).astype(np.uint8)
-        if not mask.any():
-            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities), found
+        return self._described(probabilities, crop.window, box), found
+
+    def _described(
+        self, probabilities: np.ndarray, window: tuple[int, int, int, int], box: np.ndarray
+    ) -> Refinement:
+        """What these probabilities, (H, W), zero outside the window, say of the target; only the window is looked at."""
+        left, top = max(window[0], 0), max(window[1], 0)
+        seen = probabilities[top : max(window[3], top), left : max(window[2], left)]
+        inside = (seen > self._settings.threshold).view(np.uint8)
+        mask = np.zeros(probabilities.shape, np.uint8)
+        if not inside.any():
+            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
         if self._settings.minimum_part > 0:
-            drop_small_parts(mask, self._settings.minimum_part)
-        score = float(probabilities[mask > 0].mean())
-        return Refinement(mask, box_from_mask(mask), score, probabilities), found
+            drop_small_parts(inside, self._settings.minimum_part)
+        mask[top : top + seen.shape[0], left : left + seen.shape[1]] = inside
+        around = box_from_mask(inside) + [left, top, 0, 0]
+        return Refinement(mask, around, float(cv2.mean(seen, inside)[0]), probabilities)
 
     def _second_look(
         self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation
