@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tracker_ar.ops.winograd import WinogradConvolution, pays
+
 
 def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: Tensor | None = None) -> Tensor:
     """relu(norm(convolution(x)) + added), the unit of which residual blocks are made."""
@@ -34,8 +36,9 @@ def convolve_part(
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
-    The operators are those that torch's own compiler calls. Weights are laid out for single images of the first
-    one's size; any other batch goes the plain way, since a layout can be many times slower for another size.
+    The operators are those that torch's own compiler calls, or Winograd's algorithm where that is faster. Weights are
+    laid out for single images of the first one's size; any other batch goes the plain way, since a layout can be many
+    times slower for another size.
     """
 
     def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
@@ -45,7 +48,8 @@ class PackedConvolution(nn.Conv2d):
         self.weight, self.bias = convolution.weight, convolution.bias
         self.rectify = rectify
         self._packed: Tensor | None = None
-        self._packed_for: torch.Size | None = None
+        self._made_for: torch.Size | None = None
+        self._winograd: WinogradConvolution | None = None
         self._parts: dict[tuple[int, int], PackedConvolution] = {}
 
     def part(self, channels: slice) -> PackedConvolution:
@@ -62,20 +66,30 @@ class PackedConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor, added: Tensor | None = None, rectify: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, O, H', W'); `added` has the shape of the result."""
-        after = "relu" if rectify or self.rectify else "none"
+        rectify = rectify or self.rectify
         shape = self.padding, self.stride, self.dilation, self.groups
-        if self._packed is None and len(x) == 1:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
-            self._packed_for = x.shape
-        if x.shape != self._packed_for:
-            result = super().forward(x)
-            result = result if added is None else result.add_(added)
-            return result if after == "none" else result.relu_()
+        if self._made_for is None and len(x) == 1:
+            self._made_for = x.shape
+            if shape == ((1, 1), (1, 1), (1, 1), 1) and self.kernel_size == (3, 3) and pays(self.weight, x.shape[2:]):
+                self._winograd = WinogradConvolution(self.weight, x.shape[2:])
+            else:
+                self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
+        if x.shape != self._made_for:
+            return _finished(super().forward(x), added, rectify)
+        if self._winograd is not None:
+            result = self._winograd(x)
+            return _finished(result.clone() if self.bias is None else result + self.bias[:, None, None], added, rectify)
         run = torch.ops.mkldnn._convolution_pointwise
-        unary = None if after == "none" else after  # each of the two operators has its own word for nothing
+        # Each of the two operators has its own word for nothing.
         if added is None:
-            return run(x, self._packed, self.bias, *shape, after, [], "")
-        return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, unary, [], "")
+            return run(x, self._packed, self.bias, *shape, "relu" if rectify else "none", [], "")
+        return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, "relu" if rectify else None, [], "")
+
+
+def _finished(result: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
+    if added is not None:
+        result.add_(added)
+    return result.relu_() if rectify else result
 
 
 def can_pack(convolution: nn.Conv2d) -> bool:
