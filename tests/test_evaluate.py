@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import json
 from pathlib import Path
@@ -94,6 +95,19 @@ def fake_toolkit(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> 
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setattr(toolkit, "load_workspace", lambda workspace: type("Loaded", (), {"stack": []}))
     monkeypatch.setattr(toolkit, "missing_results", lambda workspace, trackers: [])
+
+
+def test_a_stack_that_the_table_cannot_show_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(toolkit, "_vot", lambda *_, **__: pytest.fail("ran"))
+    stack = (ROOT / "workspace/multi-object/multi-object.yaml").read_text().replace("baseline:", "quality:")
+    (tmp_path / "stack.yaml").write_text(stack)
+    (tmp_path / "config.yaml").write_text(f"registry:\n  - {ROOT / 'trackers.ini'}\nstack: stack.yaml\n")
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    with pytest.raises(EvaluationError, match="has the experiments quality.*needs baseline, realtime, unsupervised"):
+        command.run(parser.parse_args(["--workspace", str(tmp_path)]))
 
 
 def test_exit_status_0_after_an_error_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

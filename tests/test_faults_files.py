@@ -119,6 +119,38 @@ def test_checkpoint_onto_a_full_disk(tmp_path: Path) -> None:
     assert path.read_bytes() == whole and [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_training_onto_a_full_disk(tmp_path: Path) -> None:
+    program = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "doubles")!r}]
+import torch
+from types import SimpleNamespace
+from tracker_ar.errors import DataError
+from tracker_ar.train.loop import Budget, Trainer
+network = torch.nn.Linear(200, 200)
+task = SimpleNamespace(name="task", kind="kind", network=network, half=None,
+                       schedule=SimpleNamespace(learning_rate=1e-3, weight_decay=0.0),
+                       parameter_groups=lambda: [dict(params=network.parameters())])
+trainer = Trainer(task, Path({str(tmp_path / "run")!r}), Budget(steps=1))
+trainer.save()
+before = trainer.checkpoint_path.read_bytes()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    trainer.save()
+except DataError as error:
+    print(error)
+assert trainer.checkpoint_path.read_bytes() == before
+print(*sorted(path.name for path in trainer.folder.iterdir()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said, files = done.stdout.splitlines()
+    assert "cannot write" in said and "checkpoint.pt" in said and "Free some space" in said
+    assert files == "checkpoint.pt kind.safetensors"
+
+
 def test_checkpoint_into_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (Path("/proc/alpharefine"), tmp_path / "file"):

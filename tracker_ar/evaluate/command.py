@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
     prepare_workspace(workspace, args.sequences)
     trackers = list(dict.fromkeys([args.tracker, *([STATIC_TRACKER] if args.with_static else [])]))
 
-    toolkit.evaluate(workspace, trackers, force=args.force)
     loaded = toolkit.load_workspace(workspace)
+    toolkit.check_stack(loaded)
+    toolkit.evaluate(workspace, trackers, force=args.force)
     profile = _only_profile(toolkit.reported_profiles(loaded, args.tracker), args.tracker)
     analysis = toolkit.analyse(workspace, trackers, args.tracker)
     report = toolkit.report(workspace, trackers, args.tracker)

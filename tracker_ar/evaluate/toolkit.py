@@ -26,6 +26,7 @@ _PERCENT = re.compile(r"^\s*(\d+) %$")
 _LOG_FILE = re.compile(r"Tracker output written to file: (.+)")
 _PROTOCOL_LINE = re.compile(r"^@@TRAX:")
 _LINES_KEPT = 30
+EXPERIMENTS = ("baseline", "realtime", "unsupervised")  # of vot2020/shortterm
 _TENTHS = 10
 
 
@@ -82,6 +83,17 @@ def load_workspace(workspace: Path) -> Workspace:
         return Workspace.load(str(workspace))
     except ToolkitException as error:
         raise EvaluationError(f"the toolkit cannot load the workspace {workspace}: {error}") from error
+
+
+def check_stack(workspace: Workspace) -> None:
+    """Raise EvaluationError, before hours of work, for a stack whose results the table could not show."""
+    present = list(workspace.stack.experiments)
+    missing = [name for name in EXPERIMENTS if name not in present]
+    if missing:
+        raise EvaluationError(
+            f"the stack of {workspace.directory} has the experiments {', '.join(present) or 'none'}; this command "
+            f"shows those of vot2020/shortterm and needs {', '.join(missing)} as well. For another stack run "
+            "`vot evaluate TRACKER`, `vot analysis TRACKER` and `vot report TRACKER` in the workspace")
 
 
 def missing_results(workspace: Workspace, trackers: list[str]) -> list[str]:

@@ -254,10 +254,19 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint_path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.checkpoint_path)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save(state, temporary)
+            os.replace(temporary, self.checkpoint_path)
+        except (OSError, RuntimeError) as error:  # the second when the disk is full
+            raise DataError(
+                f"cannot write {self.checkpoint_path}: {_reason(error)}; a checkpoint of before is still whole. "
+                "Free some space and run the same command again to go on from it"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         metadata = {"recipe": self.task.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.folder / f"{self.task.kind}.safetensors"
         write_checkpoint(weights, half_precision(self.average), self.task.kind, metadata)
@@ -323,6 +332,13 @@ class Trainer:
         if self._curves is None:
             self._curves = Curves(self.folder, self._start)
         self._curves.add(self.step, self.seconds / 60, values)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, or that of torch, which hides the first behind an assertion of its own."""
+    if isinstance(error.__context__, OSError):
+        error = error.__context__
+    return getattr(error, "strerror", None) or f"the disk may be full ({str(error).splitlines()[0]})"
 
 
 def half_precision(network: nn.Module) -> dict[str, Tensor]:
