@@ -31,6 +31,7 @@ from tracker_ar.evaluate.speed_stages import (
 )
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, peak_memory
 from tracker_ar.evaluate.speed_targets import time_targets
+from tracker_ar.models.precision import tf32_allowed
 from tracker_ar.profiles import LITE
 from tracker_ar.tracker import AlphaRefineTracker
 
@@ -314,8 +315,8 @@ class TestCeilings:
     def test_tf32_is_set_and_put_back(self) -> None:
         before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         for allowed in (True, False):
-            with pytest.raises(ValueError), ceilings.tf32_allowed(allowed):
-                assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
+            with pytest.raises(ValueError), tf32_allowed(convolutions=allowed, products=not allowed):
+                assert torch.backends.cudnn.allow_tf32 is allowed is not torch.backends.cuda.matmul.allow_tf32
                 raise ValueError
             assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 
