@@ -198,7 +198,7 @@ def _edges_on_cells(level: Level, axis: int, side: int, boxes: Tensor) -> Tensor
     one of `side` cells: (4, (bins + 1) * side)."""
     share = torch.linspace(0, 1, level.bins + 1, dtype=boxes.dtype, device=boxes.device)
     edges = boxes.new_zeros(4, level.bins + 1, side)
-    edges[axis] = level.scale
+    edges[axis].fill_(level.scale)
     edges[axis + 2] = level.scale * share[:, None]
     return edges.flatten(1)
 
