@@ -20,8 +20,10 @@ from tracker_ar.base.recorded import Ascent, search
 from tracker_ar.models.graphs import Graphs, graphs_for
 from tracker_ar.models.inference import _halve, move, prepare_for_inference
 from tracker_ar.models.iou_net import fold_modulation
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, build_mask_refiner
-from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, build_super_dimp
+from tracker_ar.models.mask_refiner import (
+    MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig, build_mask_refiner
+)
+from tracker_ar.models.super_dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig, build_super_dimp
 from tracker_ar.multi_target import MultiTargetTracker
 from tracker_ar.ops.box_pooling import BoxPooling, Level
 from tracker_ar.profiles import BoxRefinementSettings
@@ -230,12 +232,13 @@ def no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestNothingIsWaitedFor:
     """On the meta device whatever looks at a value fails, and a copy from or to the host cannot hide."""
 
+    @pytest.mark.parametrize("config", [SUPER_DIMP_LITE, SUPER_DIMP_50], ids=["lite", "vot2020"])
     @torch.no_grad()
-    def test_search_and_ascent(self, request: pytest.FixtureRequest) -> None:
-        network = prepare_for_inference(build_super_dimp(SUPER_DIMP_LITE), META)
+    def test_search_and_ascent(self, config: SuperDiMPConfig, request: pytest.FixtureRequest) -> None:
+        network = self.prepared(build_super_dimp, config)
         images = torch.empty(1, 3, 256, 256, device=META)
-        target_filter = torch.empty(1, SUPER_DIMP_LITE.classification_channels, 4, 4, device=META)
-        modulation = tuple(torch.empty(1, width, 1, 1, device=META) for width in SUPER_DIMP_LITE.iou_channels)
+        target_filter = torch.empty(1, config.classification_channels, 4, 4, device=META)
+        modulation = tuple(torch.empty(1, width, 1, 1, device=META) for width in config.iou_channels)
         folded = fold_modulation(network.bb_regressor, modulation)
         ascent, boxes = Ascent(BoxRefinementSettings()), torch.empty(10, 4, device=META)
         backbone, _, _ = search(network, images, target_filter)  # also as a warm-up
@@ -245,18 +248,32 @@ class TestNothingIsWaitedFor:
             assert search(network, images, target_filter)[2].shape == (1, 1, 17, 17)
             assert ascent(network, backbone, folded, boxes).shape == (10, 5)
 
+    @pytest.mark.parametrize("config", [MASK_REFINER_LITE, MASK_REFINER_50], ids=["lite", "vot2020"])
     @torch.no_grad()
-    def test_segmentation(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_segmentation(
+        self, config: MaskRefinerConfig, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # does not know the meta device
-        network = prepare_for_inference(build_mask_refiner(MASK_REFINER_LITE), META)
+        network = self.prepared(build_mask_refiner, config)
         images = torch.empty(1, 3, 256, 256, device=META)
-        kernel = torch.empty(1, network.feature_extractor.channels["layer3"], 8, 8, device=META)
-        weights = torch.empty(1, sum(MASK_REFINER_LITE.target_model) + 1, device=META)
+        side = config.pool_size
+        kernel = torch.empty(1, network.feature_extractor.channels["layer3"], side, side, device=META)
+        weights = None if config.target_model is None else torch.empty(1, sum(config.target_model) + 1, device=META)
         segment(network, images, kernel, weights)
         request.getfixturevalue("no_lists")
         with NoWaiting():
             probabilities, _, stages = segment(network, images, kernel, weights)
-        assert probabilities.shape == (1, 1, 256, 256) and set(stages) == {"layer1", "layer2", "layer3"}
+        assert probabilities.shape == (1, 1, 256, 256)
+        assert set(stages) == (set() if config.target_model is None else {"layer1", "layer2", "layer3"})
+
+    @staticmethod
+    def prepared(build: Callable[[Any], nn.Module], config: object) -> nn.Module:
+        """As for a GPU."""
+        with META:
+            network = build(config)
+        prepare_for_inference(network, META)
+        _halve(network.feature_extractor)
+        return network
 
     @torch.no_grad()
     def test_it_would_be_noticed(self, no_lists: None) -> None:

@@ -32,6 +32,7 @@ from tracker_ar.evaluate.speed_stages import (
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, peak_memory
 from tracker_ar.evaluate.speed_targets import time_targets
 from tracker_ar.models.precision import tf32_allowed
+from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import LITE
 from tracker_ar.tracker import AlphaRefineTracker
 
@@ -192,15 +193,27 @@ class TestBaseline:
     def test_trackers_take_turns(self, clip: speed.Clip, monkeypatch: pytest.MonkeyPatch) -> None:
         order: list[str] = []
 
-        def seconds(run: Iterator[int], tracker: str) -> float:
-            order.append(tracker)
-            return float(len(order))
+        class Named:
+            def __init__(self, name: str) -> None:
+                self.name, self.base, self.boxes = name, self, []
 
-        monkeypatch.setattr(speed, "_seconds", seconds)
-        initialisations, frames = speed.time_frames({"a": "a", "b": "b"}, clip, 3, False, lambda: None)
+            def correct(self, box: np.ndarray) -> None:
+                self.boxes.append(box.tolist())
+
+        def timed(run: Iterator[Prediction | None], tracker: Named) -> tuple[float, Prediction | None]:
+            order.append(tracker.name)
+            mask = np.zeros((2, 2), np.uint8)
+            mask[0, : 1 + (tracker.name == "b")] = 1
+            return float(len(order)), Prediction(np.full(4, len(order)), mask, 1.0)
+
+        monkeypatch.setattr(speed, "_timed", timed)
+        trackers = {name: Named(name) for name in "ab"}
+        initialisations, frames, overlaps = speed.time_frames(trackers, clip, 3, False, lambda: None)
         assert order == ["a", "b"] * (speed.INITIALISATIONS - 1) + ["a", "b", "b", "a", "a", "b", "b", "a"]
         assert all(len(times) == speed.INITIALISATIONS for times in initialisations.values())
         assert frames == {"a": [8.0, 9.0, 12.0], "b": [7.0, 10.0, 11.0]}
+        assert overlaps == [0.5] * 3
+        assert trackers["a"].boxes == [] and trackers["b"].boxes == [[8] * 4, [9] * 4, [12] * 4]
 
 
 def made_measurements(**changes: object) -> Measurements:
@@ -272,10 +285,13 @@ class TestReport:
         document = summarize(made_measurements(
             frames={"lite": [0.04, 0.06], "other": [0.08, 0.08]},
             initialisations={"lite": [0.1], "other": [0.4]},
+            mask_overlaps=[0.98, 1.0],
         ))
         assert document["compared"]["time_ratio"]["median"] == pytest.approx(0.625)
         assert document["compared"]["initialisation_ratio"] == pytest.approx(0.25)
-        assert "0.625" in format_report(document)
+        report = format_report(document)
+        assert "0.625" in report and "1.6 times as fast" in report
+        assert "mean IoU 0.9900, lowest 0.9800" in report
 
     def test_several_targets(self) -> None:
         document = summarize(made_measurements(targets={1: [0.04, 0.06], 4: [0.2, 0.2]}))
@@ -294,12 +310,13 @@ class TestReport:
 
     def test_gpu(self) -> None:
         document = summarize(made_measurements(
-            precisions={"convolution": "half", "product": "float32"},
-            ceilings={"convolution float32": 1e9, "convolution half": 200e9, "product float32": 80e9,
+            precisions={"convolution": "tf32", "product": "float32", "base backbone": "half"},
+            ceilings={"convolution float32": 1e9, "convolution tf32": 50e9, "convolution half": 200e9, "product float32": 80e9,
                       "bandwidth": 10e9},
             start={**START_FIGURES, "peak GPU memory": 123e6},
         ))
         assert document["stages"][0]["share_of_ceiling"] == pytest.approx(0.25)
+        assert document["sums"][0]["ceiling"] == "convolution tf32"
         assert "123 MB on the GPU" in format_report(document)
 
 
