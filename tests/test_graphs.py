@@ -16,9 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from test_tracker import ALWAYS_FOUND, BOX, SMALL_REFINER, make_tracker, video  # noqa: F401  (a fixture)
+from tracker_ar.base.localization import Decision
+from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.recorded import Ascent, search
+from tracker_ar.base.super_dimp import SuperDiMPTracker
 from tracker_ar.models.graphs import Graphs, graphs_for
-from tracker_ar.models.inference import _halve, move, prepare_for_inference
+from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.iou_net import fold_modulation
 from tracker_ar.models.mask_refiner import (
     MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig, build_mask_refiner
@@ -26,7 +29,7 @@ from tracker_ar.models.mask_refiner import (
 from tracker_ar.models.super_dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig, build_super_dimp
 from tracker_ar.multi_target import MultiTargetTracker
 from tracker_ar.ops.box_pooling import BoxPooling, Level
-from tracker_ar.profiles import BoxRefinementSettings
+from tracker_ar.profiles import LITE, BoxRefinementSettings
 from tracker_ar.refine.recorded import segment
 from tracker_ar.tracker import CPU, AlphaRefineTracker
 
@@ -110,9 +113,11 @@ class TestGraphs:
         assert graphs.active  # crops are still made on the GPU
 
     def test_a_full_gpu_is_no_reason_to_go_on(self) -> None:
-        graphs = Graphs(nn.Identity(), StandIn(torch.cuda.OutOfMemoryError("CUDA out of memory")))
-        with pytest.raises(torch.cuda.OutOfMemoryError):
-            graphs.run(doubled, {"x": torch.ones(2)}, None)
+        full, ended = torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("capture was invalidated")
+        ended.__context__ = full
+        for error in (full, ended):
+            with pytest.raises(torch.cuda.OutOfMemoryError, match="CUDA out of memory"):
+                Graphs(nn.Identity(), StandIn(error)).run(doubled, {"x": torch.ones(2)}, None)
 
     def test_paused_and_dropped(self) -> None:
         backend = StandIn()
@@ -266,14 +271,25 @@ class TestNothingIsWaitedFor:
         assert probabilities.shape == (1, 1, 256, 256)
         assert set(stages) == (set() if config.target_model is None else {"layer1", "layer2", "layer3"})
 
+    @torch.no_grad()
+    def test_learning_takes_nothing_that_lies_on_the_host(self) -> None:
+        """Not recorded, but on the device: an operator refuses tensors of two devices."""
+        network = self.prepared(build_super_dimp, SUPER_DIMP_LITE)
+        tracker = SuperDiMPTracker(network, LITE.base, META)
+        features = torch.empty(3, SUPER_DIMP_LITE.classification_channels, 16, 16, device=META)
+        boxes = torch.empty(3, 4, device=META)
+        tracker.memory = SampleMemory(features, boxes, LITE.base.memory)
+        tracker.filter = before = torch.empty(1, SUPER_DIMP_LITE.classification_channels, 4, 4, device=META)
+        tracker.frame_number = 1 + LITE.base.memory.update_interval
+        tracker._learn(features[:1], torch.rand(4), Decision.NORMAL)
+        assert tracker.memory.count == 4
+        assert tracker.filter is not before and tracker.filter.device == META
+
     @staticmethod
     def prepared(build: Callable[[Any], nn.Module], config: object) -> nn.Module:
-        """As for a GPU."""
         with META:
             network = build(config)
-        prepare_for_inference(network, META)
-        _halve(network.feature_extractor)
-        return network
+        return prepare_for_inference(network, META)
 
     @torch.no_grad()
     def test_it_would_be_noticed(self, no_lists: None) -> None:
@@ -285,24 +301,3 @@ class TestNothingIsWaitedFor:
                       lambda: pooling.integrate(torch.empty(2, 4, device=META))):
             with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), NoWaiting():
                 wrong()
-
-
-class TestHalfPrecision:
-    def test_backbone_is_half_inside_and_single_outside(self) -> None:
-        torch.manual_seed(0)
-        network = prepare_for_inference(build_mask_refiner(MASK_REFINER_LITE), CPU, fast=False)
-        images = torch.rand(1, 3, 64, 64)
-        with torch.inference_mode():
-            expected = network.feature_extractor(images, ("layer1", "layer4"))
-            _halve(network.feature_extractor)
-            found = network.feature_extractor(images, ("layer1", "layer4"))
-        assert network.feature_extractor.conv1.weight.dtype == torch.float16
-        for name, layer in expected.items():
-            assert found[name].dtype == torch.float32 and not torch.equal(found[name], layer)
-            torch.testing.assert_close(found[name], layer, rtol=0.02, atol=5e-3 * float(layer.abs().max()))
-
-    def test_on_a_cpu_it_is_single_again(self) -> None:
-        network = prepare_for_inference(build_mask_refiner(MASK_REFINER_LITE), CPU, fast=False)
-        _halve(network.feature_extractor)
-        move(network, CPU)
-        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}

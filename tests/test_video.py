@@ -71,6 +71,8 @@ def test_one_target_in_a_folder_of_images(
     build = Builder()
     assert track(folder, box_option(), "--profile", "lite", "--out", out, build=build) == 0
     assert build.asked == ("lite", "auto", None) and build.fast
+    assert track(folder, box_option(), "--plain", "--out", tmp_path / "plain", build=build) == 0
+    assert not build.fast
     assert sorted(path.name for path in out.iterdir()) == [
         "boxes.csv", "masks", "masks.jsonl", "overlay.mp4", "target_1.txt", "target_1_boxes.txt",
         "target_1_confidence.value"]

@@ -130,7 +130,7 @@ def build_tracker(
     profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
     base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`). fast: False runs the networks as they
     are trained, layer by layer, in float32, to compare with; the results are the same up to rounding, which on a GPU
-    is that of half precision and TF32.
+    is that of TF32 (see `Graphs`).
     Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.base.super_dimp import SuperDiMPTracker

@@ -318,11 +318,8 @@ def _timed(
 
 
 def _precisions(tracker: AlphaRefineTracker) -> dict[str, str]:
-    """By which ceiling the convolutions of each stage, or of all others, and matrix products are judged."""
-    if not tracker.base.graphs.active:
-        return {"convolution": "float32", "product": "float32"}
-    backbones = {"base backbone": "half", "refiner backbone": "half"}
-    return {"convolution": "tf32", "product": "float32", **backbones}
+    """By which ceiling convolutions and matrix products are judged."""
+    return {"convolution": "tf32" if tracker.base.graphs.active else "float32", "product": "float32"}
 
 
 def _settings(start: Start, clip: Clip, device: torch.device, load: float, frames: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Work:
 @dataclass(frozen=True)
 class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
-    FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product', or a stage by its name, are
+    FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product' are
     judged. start: see `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
     that was asked for; there may be one to compare with, and then mask_overlaps, see `time_frames`."""
 
@@ -159,8 +159,7 @@ def _row(
     operations = np.array([sum(part.operations for part in parts) for parts in done])
     moved = np.array([sum(part.bytes for part in parts) for parts in done])
     kind = "convolution" if len(stages) > 1 else ARITHMETIC.get(label)
-    precisions = measured.precisions
-    ceiling = f"{kind} {precisions.get(label, precisions[kind])}" if kind else None
+    ceiling = f"{kind} {measured.precisions[kind]}" if kind else None
     rate = float(np.median(operations / times))
     return {
         "stage": label,
@@ -196,6 +195,8 @@ def _warnings(settings: dict[str, Any]) -> list[str]:
     if settings["random_weights"]:
         lines.append("Random weights: the work of the profile, not its results. The target counts as found "
                      "in every frame, and the tracker is put back on the first box after each.")
+    if settings["plain"]:
+        lines.append("Plain: layer by layer in float32, without what makes the networks fast.")
     if settings["load_average_before"] > 0.5:
         lines.append(f"Load average {settings['load_average_before']:.1f} before the run: where other "
                      "programs run, times are too long and shares are uncertain.")

@@ -38,7 +38,8 @@ class CudaBackend:
 
     def record(self, function: Callable[[], Any], device: torch.device) -> tuple[Any, Replay]:
         """See `Backend`. Raises RuntimeError where the function cannot be recorded, also for a full memory."""
-        with torch.cuda.device(device):
+        # The stream is set again at the end, also where a recording fails and leaves its own behind.
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
             # One stream for both: some libraries prepare themselves anew for every stream.
             stream = torch.cuda.Stream(device)
             stream.wait_stream(torch.cuda.current_stream(device))
@@ -72,7 +73,9 @@ class _Recording:
 class Graphs:
     """Runs functions on one network, recorded where there is a backend, as they are where there is none.
 
-    Targets that share the network share this object. One call at a time, on one stream.
+    Convolutions of what is recorded may use TF32, as they do in torch by default; matrix products - correlations,
+    attention, boxes, filters - are float32 proper. Not half precision: in the backbones
+    of `lite` its rounding alone moved masks four times as far. Targets that share the network share this object. One call at a time, on one stream.
     """
 
     def __init__(self, network: nn.Module, backend: Backend | None) -> None:
@@ -133,9 +136,10 @@ class Graphs:
         if key not in self._recordings:
             try:
                 recording = self._record(function, leaves, structure)
-            except torch.cuda.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                full = _out_of_memory(error)
+                if full is not None:
+                    raise full
                 self._failed = True
                 self._recordings.clear()
                 reason = str(error).partition("\n")[0]
@@ -154,6 +158,13 @@ class Graphs:
         device = next(leaf.device for leaf in own if leaf is not None)
         results, replay = self._backend.record(lambda: self._plainly(function, inputs), device)
         return _Recording(own, results, replay)
+
+
+def _out_of_memory(error: BaseException | None) -> torch.cuda.OutOfMemoryError | None:
+    """Ending a recording in which the memory ran out raises another error on top of that one."""
+    while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
+        error = error.__context__
+    return error
 
 
 def graphs_for(network: nn.Module, device: torch.device, fast: bool) -> Graphs:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tracker_ar.models.convolution import PackedConvolution, can_pack
-from tracker_ar.models.resnet import ResNet
 
 
 def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool = True) -> nn.Module:
     """The network itself, on `device`, in evaluation mode, without gradients; where `fast`, prepared for speed.
 
     That is: batch norms folded, channels last, and on a CPU convolutions with their weights laid out once and rectifiers
-    in the same pass; on a GPU the backbone in half precision, see `_halve`. A batch norm is folded into the convolution that is registered right before it, which in the
+    in the same pass. A batch norm is folded into the convolution that is registered right before it, which in the
     networks here is the one that feeds it. The weights change: a network that is to be trained or saved must not be
     given away.
     """
@@ -32,35 +29,14 @@ def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool =
     network.to(memory_format=torch.channels_last)
     for module in list(network.modules()):
         _pack(module)
-    if device.type == "cuda":
-        _halve(network.feature_extractor)
     return network
 
 
 def move(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network itself, on `device`, which its attribute `device` then says. On a CPU it is single precision
-    again where it was half."""
+    """The network itself, on `device`, which its attribute `device` then says."""
     network.to(device)
-    if device.type == "cpu" and any(parameter.dtype == torch.float16 for parameter in network.parameters()):
-        network.float()
     network.device = device
     return network
-
-
-def _halve(backbone: ResNet) -> None:
-    """Half precision inside, single outside. Features of normalised images are far from the limits of float16; the
-    correlations, sums over thousands of cells and regressions that are made of them may exceed or drown in them."""
-
-    def enter(module: ResNet, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        images, *more = arguments
-        return images.to(module.conv1.weight.dtype), *more
-
-    def leave(module: ResNet, arguments: tuple[Any, ...], features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: layer.float() for name, layer in features.items()}
-
-    backbone.half()
-    backbone.register_forward_pre_hook(enter)
-    backbone.register_forward_hook(leave)
 
 
 def _pack(module: nn.Module) -> None:
