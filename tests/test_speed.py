@@ -222,8 +222,8 @@ def made_measurements(**changes: object) -> Measurements:
     none = Work(0.0, 0.0)
     values = dict(
         settings={
-            "profile": "lite", "checkpoint": None, "random_weights": True, "plain": False, "device": "cpu", "threads": 1,
-            "clip": "square", "image_size": [160, 120], "images_in_memory": 3, "frames": 2,
+            "profile": "lite", "checkpoint": None, "random_weights": True, "plain": False, "device": "cpu",
+            "threads": 1, "clip": "square", "image_size": [160, 120], "images_in_memory": 3, "frames": 2,
             "load_average_before": 0.0, "machine": {"cpu": "some CPU", "gpu": None},
             "versions": {"torch": "2"},
         },

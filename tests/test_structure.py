@@ -26,8 +26,8 @@ BELOW = {
     "refine": {"errors", "geometry", "crops", "device_crops", "models", "profiles"},
     "prediction": set(),
     "fallback": set(),
-    "tracker": {"errors", "fallback", "geometry", "crops", "device_crops", "models", "profiles", "base", "refine", "checkpoints",
-                "prediction"},
+    "tracker": {"errors", "fallback", "geometry", "crops", "device_crops", "models", "profiles", "base", "refine",
+                "checkpoints", "prediction"},
     "multi_target": {"errors", "geometry", "prediction"},
 }
 

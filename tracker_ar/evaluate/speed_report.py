@@ -38,8 +38,8 @@ class Work:
 @dataclass(frozen=True)
 class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
-    FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product' are
-    judged. start: see `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
+    FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product' are judged. start: see
+    `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
     that was asked for; there may be one to compare with, and then mask_overlaps, see `time_frames`."""
 
     settings: dict[str, Any]

@@ -74,8 +74,8 @@ class Graphs:
     """Runs functions on one network, recorded where there is a backend, as they are where there is none.
 
     Convolutions of what is recorded may use TF32, as they do in torch by default; matrix products - correlations,
-    attention, boxes, filters - are float32 proper. Not half precision: in the backbones
-    of `lite` its rounding alone moved masks four times as far. Targets that share the network share this object. One call at a time, on one stream.
+    attention, boxes, filters - are float32 proper. Not half precision: in the backbones of `lite` its rounding alone
+    moved masks four times as far. Targets that share the network share this object. One call at a time, on one stream.
     """
 
     def __init__(self, network: nn.Module, backend: Backend | None) -> None:
