@@ -229,7 +229,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         file.write_bytes(file.name.encode())
 
     def run(*arguments: str, tracker: accuracy.Tracker | None = None) -> int:
-        monkeypatch.setattr(benchmark_command, "build_tracker", lambda *_: tracker or Perfect())
+        monkeypatch.setattr(benchmark_command, "build_tracker", lambda *_, fast: tracker or Perfect())
         monkeypatch.setattr(benchmark_command, "find_checkpoints", lambda *_: weights)
         parser = argparse.ArgumentParser()
         benchmark_command.configure(parser)

@@ -40,7 +40,7 @@ class Tracker(video_fixtures.MovingBox):
         return super().track(image)
 
 try:
-    sys.exit(command.run(video_fixtures.arguments(*sys.argv[1:]), lambda *_: Tracker()))
+    sys.exit(command.run(video_fixtures.arguments(*sys.argv[1:]), lambda *_, **__: Tracker()))
 except command.DataError as error:
     sys.exit(f"alpharefine track: {{error}}")
 """

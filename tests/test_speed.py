@@ -31,6 +31,8 @@ from tracker_ar.evaluate.speed_stages import (
 )
 from tracker_ar.evaluate.speed_start import Start, build, measure_start, peak_memory
 from tracker_ar.evaluate.speed_targets import time_targets
+from tracker_ar.models.precision import tf32_allowed
+from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import LITE
 from tracker_ar.tracker import AlphaRefineTracker
 
@@ -180,8 +182,8 @@ class TestBaseline:
     def test_computes_the_same_without_preparation(self, small: None, clip: speed.Clip) -> None:
         plain, prepared = speed.build_unprepared(START), build(START)
         norms = [sum(isinstance(module, nn.BatchNorm2d) for module in each.base._network.modules())
-                 for each in (plain, prepared)]
-        assert norms[0] > 0 == norms[1]
+                 for each in (plain, prepared, build(replace(START, plain=True)))]
+        assert norms[0] == norms[2] > 0 == norms[1]
         for each in (plain, prepared):
             each.initialize(clip.image(0), clip.region)
         for number in (1, 2):
@@ -191,15 +193,27 @@ class TestBaseline:
     def test_trackers_take_turns(self, clip: speed.Clip, monkeypatch: pytest.MonkeyPatch) -> None:
         order: list[str] = []
 
-        def seconds(run: Iterator[int], tracker: str) -> float:
-            order.append(tracker)
-            return float(len(order))
+        class Named:
+            def __init__(self, name: str) -> None:
+                self.name, self.base, self.boxes = name, self, []
 
-        monkeypatch.setattr(speed, "_seconds", seconds)
-        initialisations, frames = speed.time_frames({"a": "a", "b": "b"}, clip, 3, False, lambda: None)
+            def correct(self, box: np.ndarray) -> None:
+                self.boxes.append(box.tolist())
+
+        def timed(run: Iterator[Prediction | None], tracker: Named) -> tuple[float, Prediction | None]:
+            order.append(tracker.name)
+            mask = np.zeros((2, 2), np.uint8)
+            mask[0, : 1 + (tracker.name == "b")] = 1
+            return float(len(order)), Prediction(np.full(4, len(order)), mask, 1.0)
+
+        monkeypatch.setattr(speed, "_timed", timed)
+        trackers = {name: Named(name) for name in "ab"}
+        initialisations, frames, overlaps = speed.time_frames(trackers, clip, 3, False, lambda: None)
         assert order == ["a", "b"] * (speed.INITIALISATIONS - 1) + ["a", "b", "b", "a", "a", "b", "b", "a"]
         assert all(len(times) == speed.INITIALISATIONS for times in initialisations.values())
         assert frames == {"a": [8.0, 9.0, 12.0], "b": [7.0, 10.0, 11.0]}
+        assert overlaps == [0.5] * 3
+        assert trackers["a"].boxes == [] and trackers["b"].boxes == [[8] * 4, [9] * 4, [12] * 4]
 
 
 def made_measurements(**changes: object) -> Measurements:
@@ -208,8 +222,8 @@ def made_measurements(**changes: object) -> Measurements:
     none = Work(0.0, 0.0)
     values = dict(
         settings={
-            "profile": "lite", "checkpoint": None, "random_weights": True, "device": "cpu", "threads": 1,
-            "clip": "square", "image_size": [160, 120], "images_in_memory": 3, "frames": 2,
+            "profile": "lite", "checkpoint": None, "random_weights": True, "plain": False, "device": "cpu",
+            "threads": 1, "clip": "square", "image_size": [160, 120], "images_in_memory": 3, "frames": 2,
             "load_average_before": 0.0, "machine": {"cpu": "some CPU", "gpu": None},
             "versions": {"torch": "2"},
         },
@@ -271,10 +285,13 @@ class TestReport:
         document = summarize(made_measurements(
             frames={"lite": [0.04, 0.06], "other": [0.08, 0.08]},
             initialisations={"lite": [0.1], "other": [0.4]},
+            mask_overlaps=[0.98, 1.0],
         ))
         assert document["compared"]["time_ratio"]["median"] == pytest.approx(0.625)
         assert document["compared"]["initialisation_ratio"] == pytest.approx(0.25)
-        assert "0.625" in format_report(document)
+        report = format_report(document)
+        assert "0.625" in report and "1.6 times as fast" in report
+        assert "mean IoU 0.9900, lowest 0.9800" in report
 
     def test_several_targets(self) -> None:
         document = summarize(made_measurements(targets={1: [0.04, 0.06], 4: [0.2, 0.2]}))
@@ -284,17 +301,18 @@ class TestReport:
 
     def test_says_what_weakens_the_numbers(self) -> None:
         quiet = made_measurements()
-        settings = {**quiet.settings, "load_average_before": 2.0, "random_weights": False}
+        settings = {**quiet.settings, "load_average_before": 2.0, "random_weights": False, "plain": True}
         busy = replace(quiet, settings=settings)
         assert "Random weights" in format_report(summarize(quiet))
         assert "Load average" not in format_report(summarize(quiet))
         assert "Load average 2.0" in format_report(summarize(busy))
         assert "Random weights" not in format_report(summarize(busy))
+        assert "Plain" in format_report(summarize(busy)) and "Plain" not in format_report(summarize(quiet))
 
     def test_gpu(self) -> None:
         document = summarize(made_measurements(
-            precisions={"convolution": "half", "product": "float32"},
-            ceilings={"convolution float32": 1e9, "convolution half": 200e9, "product float32": 80e9,
+            precisions={"convolution": "tf32", "product": "float32"},
+            ceilings={"convolution float32": 1e9, "convolution tf32": 200e9, "product float32": 80e9,
                       "bandwidth": 10e9},
             start={**START_FIGURES, "peak GPU memory": 123e6},
         ))
@@ -314,8 +332,8 @@ class TestCeilings:
     def test_tf32_is_set_and_put_back(self) -> None:
         before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         for allowed in (True, False):
-            with pytest.raises(ValueError), ceilings.tf32_allowed(allowed):
-                assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
+            with pytest.raises(ValueError), tf32_allowed(convolutions=allowed, products=not allowed):
+                assert torch.backends.cudnn.allow_tf32 is allowed is not torch.backends.cuda.matmul.allow_tf32
                 raise ValueError
             assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
 

@@ -70,7 +70,9 @@ def test_one_target_in_a_folder_of_images(
     out = tmp_path / "out"
     build = Builder()
     assert track(folder, box_option(), "--profile", "lite", "--out", out, build=build) == 0
-    assert build.asked == ("lite", "auto", None)
+    assert build.asked == ("lite", "auto", None) and build.fast
+    assert track(folder, box_option(), "--plain", "--out", tmp_path / "plain", build=build) == 0
+    assert not build.fast
     assert sorted(path.name for path in out.iterdir()) == [
         "boxes.csv", "masks", "masks.jsonl", "overlay.mp4", "target_1.txt", "target_1_boxes.txt",
         "target_1_confidence.value"]
@@ -257,7 +259,7 @@ def test_a_signal_while_tracking_drops_that_frame(number: int, folder: Path, tmp
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     tracker = stopping(3, lambda: os.kill(os.getpid(), number))
     out = tmp_path / "out"
-    assert track(folder, box_option(), "--out", out, build=lambda *_: tracker()) == 130
+    assert track(folder, box_option(), "--out", out, build=lambda *_, **__: tracker()) == 130
     assert list(masks_of(out)) == [1, 2, 3]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
@@ -288,7 +290,7 @@ def test_ctrl_c_before_the_first_result_leaves_nothing(folder: Path, tmp_path: P
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        track(folder, box_option(), "--out", out, build=lambda *_: Interrupted())
+        track(folder, box_option(), "--out", out, build=lambda *_, **__: Interrupted())
     assert not out.exists() and leftovers(out) == []
 
 
@@ -333,7 +335,7 @@ def test_a_failing_tracker_keeps_what_was_done(
 
     out = tmp_path / "out"
     with pytest.raises(RuntimeError, match="out of memory"):
-        track(folder, box_option(), "--out", out, build=lambda *_: stopping(3, fail)())
+        track(folder, box_option(), "--out", out, build=lambda *_, **__: stopping(3, fail)())
     assert list(masks_of(out)) == [1, 2, 3] and leftovers(out) == []
     assert f"The results up to frame 3 are in {out}" in capsys.readouterr().err
 
@@ -373,7 +375,7 @@ def test_what_appears_in_the_folder_meanwhile_is_kept(name: str, folder: Path, t
         (out / name).write_text("of somebody else")
 
     with pytest.raises(DataError, match=r"cannot be put there.*they are complete in .*out\.unfinished-\d+"):
-        track(folder, box_option(), "--no-video", "--out", out, build=lambda *_: stopping(3, write)())
+        track(folder, box_option(), "--no-video", "--out", out, build=lambda *_, **__: stopping(3, write)())
     assert [path.name for path in out.iterdir()] == [name]
     (unfinished,) = leftovers(out)
     assert len(masks_of(tmp_path / unfinished)) == len(rows_of(tmp_path / unfinished)) == 6

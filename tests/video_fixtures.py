@@ -84,8 +84,8 @@ class Builder:
         self.scores = scores or (0.9,) * 10
         self.asked: tuple = ()
 
-    def __call__(self, *asked: object) -> MovingBox:
-        self.asked = asked
+    def __call__(self, *asked: object, fast: bool) -> MovingBox:
+        self.asked, self.fast = asked, fast
         self.trackers: list[MovingBox] = []
         return Original(self)
 

@@ -27,6 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_POSITION = 2.0**24  # float32 counts whole pixels up to here
 MAX_REGION_PIXELS = 1 << 26
 
+Window = tuple[int, int, int, int]  # left, top, right, bottom in image pixels, the last two exclusive
 PairLike = float | Sequence[float] | np.ndarray | torch.Tensor
 
 
@@ -48,13 +49,34 @@ class RefinerCrop:
     """What the refiner sees of an image.
 
     pixels: (S, S, 3) uint8 RGB.
-    window: left, top, right, bottom of the region in image pixels, the last two exclusive.
+    window: the region in the image.
     box_in_crop: (4,) float32, the target's x, y, width, height in pixels of the crop.
     """
 
     pixels: np.ndarray
-    window: tuple[int, int, int, int]
+    window: Window
     box_in_crop: np.ndarray
+
+
+@dataclass(frozen=True)
+class SearchWindow:
+    """Where `sample_patch` cuts; int64 arrays (2,) of rows and columns.
+
+    stride, offset: every how many pixels of the image count, and from which on. top_left, bottom_right: the
+    window in the image that is thinned so, the latter exclusive; limits: that image's size. output: of the patch.
+    """
+
+    stride: int
+    offset: np.ndarray
+    top_left: np.ndarray
+    bottom_right: np.ndarray
+    limits: np.ndarray
+    output: np.ndarray
+
+    @property
+    def coords(self) -> torch.Tensor:
+        """See `SearchRegion`."""
+        return torch.from_numpy(self.stride * np.concatenate([self.top_left, self.bottom_right]))
 
 
 def as_rgb_image(image: np.ndarray) -> np.ndarray:
@@ -85,9 +107,17 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 
 def normalize(patch: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) RGB 0..255 -> the same shape with ImageNet's mean and standard deviation removed."""
-    mean = patch.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = patch.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return patch.mul(1 / (255 * std)).sub_(mean / std)
+    gain, offset = _normalization(patch.dtype, patch.device)
+    return patch.mul(gain).sub_(offset)
+
+
+@lru_cache(maxsize=None)
+@torch.inference_mode(False)  # made while tracking it must still serve for training
+def _normalization(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    # Kept, since a GPU would have to be waited for while they are copied to it.
+    mean = torch.tensor(IMAGENET_MEAN, dtype=dtype, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, dtype=dtype, device=device).view(1, 3, 1, 1)
+    return 1 / (255 * std), mean / std
 
 
 def normalized_pixels(image: np.ndarray) -> torch.Tensor:
@@ -123,7 +153,21 @@ def sample_patch(
     Raises InputError for a position or size that is not finite or over 16 million pixels, for a size that is not
     positive, and for a region so long and narrow that it cannot be thinned.
     """
-    image_size = np.array(image.shape[:2])
+    window = search_window(image.shape[:2], position, sample_size, output_size, border_mode, max_scale_change)
+    thinned = image[window.offset[0]::window.stride, window.offset[1]::window.stride]
+    patch = to_tensor(_window(thinned, window.top_left, window.bottom_right))
+    if tuple(patch.shape[2:]) != tuple(window.output):
+        # Not OpenCV, which is faster, but places samples so that features move by more than rounding.
+        patch = F.interpolate(patch, size=window.output.tolist(), mode="bilinear", align_corners=False)
+    return SearchRegion(patch, window.coords)
+
+
+def search_window(
+    shape: tuple[int, int], position: PairLike, sample_size: PairLike, output_size: PairLike,
+    border_mode: str, max_scale_change: float | None,
+) -> SearchWindow:
+    """The window of `sample_patch` in an image of `shape` (height, width); arguments and errors as there."""
+    image_size = np.array(shape)
     centre, size, output = _pair(position), _pair(sample_size), _pair(output_size).astype(np.int64)
     if not (np.abs(centre).max() < MAX_POSITION and size.max() < MAX_POSITION and size.min() > 0):
         raise InputError(f"No search region of size {size.tolist()} at {centre.tolist()}: "
@@ -134,7 +178,7 @@ def sample_patch(
     stride = max(int(float((size / output.astype(np.float32)).min()) - 0.1), 1)
     centre = centre.astype(np.int64)
     offset = np.minimum(centre % stride, image_size - 1)
-    thinned = image[offset[0]::stride, offset[1]::stride]
+    limits = -((offset - image_size) // stride)
     # Half-sizes are cut to whole numbers, so that even regions reach one pixel farther down and right.
     side = np.maximum(np.rint(size / np.float32(stride)), 2).astype(np.int64)
     if side.prod() > MAX_REGION_PIXELS:
@@ -142,15 +186,9 @@ def sample_patch(
     top_left = centre // stride - (side - 1) // 2
     bottom_right = centre // stride + side // 2 + 1
     if border_mode != "replicate":
-        shift = _shift_inside(top_left, bottom_right, np.array(thinned.shape[:2]))
+        shift = _shift_inside(top_left, bottom_right, limits)
         top_left, bottom_right = top_left + shift, bottom_right + shift
-
-    patch = to_tensor(_window(thinned, top_left, bottom_right))
-    if tuple(patch.shape[2:]) != tuple(output):
-        # Not OpenCV, which is faster, but places samples so that features move by more than rounding.
-        patch = F.interpolate(patch, size=output.tolist(), mode="bilinear", align_corners=False)
-    coords = torch.from_numpy(stride * np.concatenate([top_left, bottom_right]))
-    return SearchRegion(patch, coords)
+    return SearchWindow(stride, offset, top_left, bottom_right, limits, output)
 
 
 def refiner_crop(image: np.ndarray, box: BoxLike, factor: float = 2.0, size: int = 384) -> RefinerCrop:
@@ -163,20 +201,26 @@ def refiner_crop(image: np.ndarray, box: BoxLike, factor: float = 2.0, size: int
 
     Raises InputError for a box without a positive, finite size, or many times larger than the image.
     """
+    window, visible = refiner_window(box, factor, image.shape[:2])
+    (left, top, right, bottom), (inner_left, inner_top, inner_right, inner_bottom) = window, visible
+    region = np.zeros((bottom - top, right - left, 3), dtype=np.uint8)
+    seen = image[inner_top:inner_bottom, inner_left:inner_right]
+    rows = slice(inner_top - top, inner_top - top + seen.shape[0])
+    columns = slice(inner_left - left, inner_left - left + seen.shape[1])
+    region[rows, columns] = seen
+    return RefinerCrop(cv2.resize(region, (size, size)), window, _box_in_crop(checked_box(box), window, size))
+
+
+def refiner_window(box: BoxLike, factor: float, image_size: tuple[int, int]) -> tuple[Window, Window]:
+    """The region that `refiner_crop` cuts, and the part of it that is not black; errors as there."""
     box = checked_box(box)
-    height, width = image.shape[:2]
+    height, width = image_size
     if max(box[2:]) > MAX_BOX_TO_IMAGE * max(height, width):
         raise InputError(f"The box {box.tolist()} is over {MAX_BOX_TO_IMAGE} times larger than the image "
                          f"({width} x {height}): clip it to the image first.")
     left, top, right, bottom = window = _refiner_window(box, factor)
-    region = np.zeros((bottom - top, right - left, 3), dtype=np.uint8)
-    inner_left, inner_right = max(left, 0), max(min(right, width - 1), left, 0)
-    inner_top, inner_bottom = max(top, 0), max(min(bottom, height - 1), top, 0)
-    visible = image[inner_top:inner_bottom, inner_left:inner_right]
-    rows = slice(inner_top - top, inner_top - top + visible.shape[0])
-    columns = slice(inner_left - left, inner_left - left + visible.shape[1])
-    region[rows, columns] = visible
-    return RefinerCrop(cv2.resize(region, (size, size)), window, _box_in_crop(box, window, size))
+    inner_right, inner_bottom = max(min(right, width - 1), left, 0), max(min(bottom, height - 1), top, 0)
+    return window, (max(left, 0), max(top, 0), inner_right, inner_bottom)
 
 
 def paste_back(probabilities: np.ndarray, crop: RefinerCrop, image_size: tuple[int, int]) -> np.ndarray:
@@ -244,7 +288,7 @@ def _window(image: np.ndarray, top_left: np.ndarray, bottom_right: np.ndarray) -
     return cv2.copyMakeBorder(inner, *padding, cv2.BORDER_REPLICATE) if any(padding) else inner
 
 
-def _refiner_window(box: np.ndarray, factor: float) -> tuple[int, int, int, int]:
+def _refiner_window(box: np.ndarray, factor: float) -> Window:
     x, y, width, height = box.tolist()
     window_width, window_height = math.ceil(factor * width), math.ceil(factor * height)
     left = round(x + width / 2 - window_width / 2)
@@ -252,7 +296,7 @@ def _refiner_window(box: np.ndarray, factor: float) -> tuple[int, int, int, int]
     return left, top, left + window_width, top + window_height
 
 
-def _box_in_crop(box: np.ndarray, window: tuple[int, int, int, int], size: int) -> np.ndarray:
+def _box_in_crop(box: np.ndarray, window: Window, size: int) -> np.ndarray:
     # The box counts as centred in the crop; the window's own rounding, under a pixel, is ignored.
     left, top, right, bottom = window
     zoom = np.array([size / (right - left), size / (bottom - top)], dtype=np.float32)

@@ -16,6 +16,7 @@ import torch
 
 from tracker_ar.base import BaseTracker
 from tracker_ar.crops import as_rgb_image
+from tracker_ar.device_crops import uploaded_once
 from tracker_ar.errors import InputError
 from tracker_ar.fallback import Movable, announce, is_out_of_memory, on_cpu_when_full
 from tracker_ar.geometry import Region, clip_box, region_box
@@ -75,12 +76,13 @@ class AlphaRefineTracker:
             )
         if self._learned_on != self.refiner.device:
             self._start_again()  # another target, which shares the networks, has moved them
-        found = self.base.track(image)
-        box = clip_box(found.box, self._image_size, self.profile.minimum_side)
-        self.base.correct(box)
-        self._last_box = box
-        confident = found.score is None or found.score >= self.profile.confident_score
-        refined = self.refiner.refine(image, box, learn=confident)
+        with uploaded_once(image):
+            found = self.base.track(image)
+            box = clip_box(found.box, self._image_size, self.profile.minimum_side)
+            self.base.correct(box)
+            self._last_box = box
+            confident = found.score is None or found.score >= self.profile.confident_score
+            refined = self.refiner.refine(image, box, learn=confident)
         score = refined.score if found.score is None else found.score
         return Prediction(box, refined.mask, score, refined.probabilities)
 
@@ -127,7 +129,8 @@ def build_tracker(
     GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
     profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
     base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`). fast: False runs the networks as they
-    are trained, layer by layer, to compare with; the results are the same up to rounding.
+    are trained, layer by layer, in float32, to compare with; the results are the same up to rounding, which on a GPU
+    is that of TF32 (see `Graphs`).
     Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.base.super_dimp import SuperDiMPTracker

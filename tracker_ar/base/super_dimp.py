@@ -15,8 +15,12 @@ from tracker_ar.base.box_refinement import ascend, best_box, jittered_boxes
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.randomness import RandomSource
-from tracker_ar.crops import normalize, sample_patch
+from tracker_ar.base.recorded import Ascent, search
+from tracker_ar.crops import SearchRegion, normalize, sample_patch
+from tracker_ar.device_crops import on_device, search_region
+from tracker_ar.models.graphs import graphs_for
 from tracker_ar.models.inference import move, prepare_for_inference
+from tracker_ar.models.precision import in_float32
 from tracker_ar.models.super_dimp import SuperDiMP
 from tracker_ar.profiles import BaseSettings
 
@@ -34,13 +38,16 @@ class TargetState:
 class SuperDiMPTracker:
     """Follows one target. `initialize` once, then `track` each frame; `correct` may move it in between.
 
-    After a frame `scores`, (h, w) float32, and `decision` say how it was found. fast: see `prepare_for_inference`.
+    After a frame `scores`, (h, w) float32, and `decision` say how it was found. fast: see `prepare_for_inference` and
+    `graphs_for`.
     """
 
     def __init__(
         self, network: SuperDiMP, settings: BaseSettings, device: torch.device, seed: int = 0, fast: bool = True
     ) -> None:
         self._network = prepare_for_inference(network, device, fast)
+        self.graphs = graphs_for(self._network, device, fast)
+        self._ascent = Ascent(settings.box_refinement)
         self._settings = settings
         self._seed = seed
         self._input = torch.full((2,), float(settings.input_size))
@@ -52,8 +59,10 @@ class SuperDiMPTracker:
 
     def move_to(self, device: torch.device) -> None:
         """Move the network; what was learned of a target stays behind, so that `initialize` must follow."""
+        self.graphs.drop()
         move(self._network, device)
 
+    @in_float32
     @torch.no_grad()
     def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
         """Learn the target. image: (H, W, 3) uint8 RGB; box: (4,) x, y, w, h in pixels, of positive size."""
@@ -69,33 +78,29 @@ class SuperDiMPTracker:
         self._image_size = torch.tensor(image.shape[:2], dtype=torch.float32)
         self._refined_position: Tensor | None = None
         self._learn_first_frame(image)
+        if self.graphs.active:
+            self._record(image)
 
+    @in_float32
     @torch.no_grad()
     def track(self, image: np.ndarray) -> BaseResult:
         """Find the target in the next frame, (H, W, 3) uint8 RGB of the first frame's size."""
         self.frame_number += 1
         settings, state = self._settings, self.state
-        region = sample_patch(
-            image,
-            self._search_center(),
-            state.scale * self._input,
-            self._input,
-            border_mode=settings.border_mode,
-            max_scale_change=settings.max_scale_change,
-        )
-        backbone = self._network.extract_backbone(normalize(region.patch).to(self.device))
-        features = self._network.classification_features(backbone)
-        self.scores = self._network.classifier.scores(self.filter, features)[0, 0].float().cpu()
-        search = self._geometry(region.coords, features)
+        region = self._cut(image)
+        images = normalize(region.patch).to(self.device)
+        backbone, features, scores = self.graphs.run(search, images, self.filter)
+        self.scores = scores[0, 0].float().cpu()
+        geometry = self._geometry(region.coords, features)
 
-        translation, decision = localize(self.scores, search, state.position, state.size, settings.localization)
+        translation, decision = localize(self.scores, geometry, state.position, state.size, settings.localization)
         if decision is not Decision.NOT_FOUND:
             state.position = keep_inside(
-                search.position + translation, state.size, self._image_size, settings.localization.inside_ratio
+                geometry.position + translation, state.size, self._image_size, settings.localization.inside_ratio
             )
-            self._refine_box(backbone, search)
+            self._refine_box(backbone, geometry)
         if decision.learns:
-            self._learn(features, self._box_in_search(search), decision)
+            self._learn(features, self._box_in_search(geometry), decision)
         if decision is not Decision.NOT_FOUND:
             # Where no sane box was found this returns to the last refined position, as the reference does.
             if self._refined_position is not None:
@@ -146,7 +151,23 @@ class SuperDiMPTracker:
         gain = kept.to(features) / (1 - settings.dropout_probability)
         return features * gain[:, :, None, None]
 
+    def _record(self, image: np.ndarray) -> None:
+        """Record now what the next frames replay: a first replay would cost the first frame a second."""
+        images = normalize(self._cut(image).patch)
+        backbone, _, _ = self.graphs.run(search, images, self.filter)
+        middle = torch.cat((self._input / 4, self._input / 2)).to(self.device)
+        boxes = middle.expand(1 + self._settings.box_refinement.random_boxes, 4)
+        self.graphs.run(self._ascent, backbone, self._target_iou.folded, boxes)
+
     # ---- one frame
+
+    def _cut(self, image: np.ndarray) -> SearchRegion:
+        """The search region; already on the device where the tracker makes the most of a GPU."""
+        where = self._search_center(), self.state.scale * self._input, self._input
+        how = self._settings.border_mode, self._settings.max_scale_change
+        if self.graphs.active:
+            return search_region(on_device(image, self.device), *where, *how)
+        return sample_patch(image, *where, *how)
 
     def _search_center(self) -> Tensor:
         """The centre of the next search region; half a cell aside where the score map has no middle cell."""
@@ -160,21 +181,25 @@ class SuperDiMPTracker:
         cells = torch.tensor(features.shape[-2:], dtype=torch.float32)
         return SearchGeometry(position, scale, self._input / cells)
 
-    def _refine_box(self, backbone: dict[str, Tensor], search: SearchGeometry) -> None:
+    def _refine_box(self, backbone: dict[str, Tensor], geometry: SearchGeometry) -> None:
         settings = self._settings.box_refinement
-        features = self._network.iou_features(backbone)
         start = jittered_boxes(
-            self._box_in_search(search), self.random.box_noise(settings.random_boxes), settings
+            self._box_in_search(geometry), self.random.box_noise(settings.random_boxes), settings
         ).to(self.device)
-        # Hundreds of small operators: what torch keeps track of for each even without gradients adds up.
-        with torch.inference_mode():
-            boxes, iou = ascend(self._target_iou.on(features), start, settings)
-            box = best_box(boxes.cpu(), iou.cpu(), settings)
+        if self.graphs.active:
+            rated = self.graphs.run(self._ascent, backbone, self._target_iou.folded, start).cpu()
+            box = best_box(rated[:, :4], rated[:, 4], settings)
+        else:
+            features = self._network.iou_features(backbone)
+            # Hundreds of small operators: what torch keeps track of for each even without gradients adds up.
+            with torch.inference_mode():
+                boxes, iou = ascend(self._target_iou.on(features), start, settings)
+                box = best_box(boxes.cpu(), iou.cpu(), settings)
         if box is None:
             return
         center = (box[:2] + box[2:] / 2).flip(0)
-        position = (center - (self._input - 1) / 2) * search.scale + search.position
-        size = box[2:].flip(0) * search.scale
+        position = (center - (self._input - 1) / 2) * geometry.scale + geometry.position
+        size = box[2:].flip(0) * geometry.scale
         self._refined_position = position
         self.state = TargetState(position, size, self._scale_of(size))
 
@@ -191,7 +216,8 @@ class SuperDiMPTracker:
         else:
             return
         self.filter = self._network.classifier.optimize_filter(
-            self.filter, self.memory.features, self.memory.boxes, iterations, self.memory.active_weights
+            self.filter, self.memory.features, self.memory.boxes, iterations,
+            self.memory.active_weights.to(self.device),
         )
 
     # ---- conversions

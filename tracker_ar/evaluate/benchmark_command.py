@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument("--checkpoint", type=Path, metavar="DIR",
                           help="folder with the profile's checkpoints (default: the installed ones)")
     accuracy.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    accuracy.add_argument("--plain", action="store_true", help=speed.PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
                           help="others to run beside it: OpenCV's CSRT and KCF (extra 'compare'), each also with "
                                "the refiner behind it, a box that never moves")
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _accuracy(args: argparse.Namespace) -> int:
     infos = find_sequences(args.sequences)
     profile = args.profile or installed_profile(args.checkpoint)
-    tracker = build_tracker(profile, args.device, args.checkpoint)
+    tracker = build_tracker(profile, args.device, args.checkpoint, fast=not args.plain)
     compared = {name: comparison_tracker(name, tracker) for name in args.compare}
     trackers = {f"AlphaRefine {profile}": tracker, **compared}
 
@@ -123,6 +124,7 @@ def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
         "profile": profile,
         "checkpoints": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoints},
         "device": args.device,
+        "plain": args.plain,
         "versions": {
             "alpharefine": __version__,
             "python": platform.python_version(),

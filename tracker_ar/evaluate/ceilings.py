@@ -7,12 +7,13 @@ not.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+
+from tracker_ar.models.precision import tf32_allowed
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> dict[s
     precisions = ("float32", "tf32", "half") if device.type == "cuda" else ("float32",)
     with torch.inference_mode():
         for precision in precisions:
-            with tf32_allowed(precision == "tf32"):
+            with tf32_allowed(*[precision == "tf32"] * 2):
                 dtype = torch.float16 if precision == "half" else torch.float32
                 rates[f"convolution {precision}"] = _convolution_rate(device, dtype, sizes)
                 rates[f"product {precision}"] = _product_rate(device, dtype, sizes)
@@ -56,17 +57,6 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> dict[s
 def fastest(*runs: dict[str, float]) -> dict[str, float]:
     """Of several measurements the highest rates: what slows a ceiling down is never the ceiling."""
     return {name: max(run[name] for run in runs) for name in runs[0]}
-
-
-@contextmanager
-def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 in products and convolutions; afterwards as it was."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def wait_for(device: torch.device) -> None:

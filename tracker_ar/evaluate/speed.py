@@ -28,6 +28,7 @@ from tracker_ar.checkpoints import installed_profile
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.evaluate.accuracy import read_frames
 from tracker_ar.evaluate.ceilings import fastest, measure_ceilings, wait_for
+from tracker_ar.evaluate.metrics import region_similarity
 from tracker_ar.evaluate.procedural import write_made_sequences
 from tracker_ar.evaluate.speed_report import Measurements, Work, format_report, summarize, write_report
 from tracker_ar.evaluate.speed_stages import StageMeter, TrafficCounter, clock, observed
@@ -37,6 +38,7 @@ from tracker_ar.evaluate.vot_format import inspect_sequence
 from tracker_ar.models.convolution import can_pack
 from tracker_ar.models.super_dimp import SuperDiMP
 from tracker_ar.profiles import PROFILES
+from tracker_ar.prediction import Prediction
 from tracker_ar.tracker import AlphaRefineTracker, Region
 from tracker_ar.video.sources import open_source
 
@@ -45,6 +47,7 @@ WARM_UP = 5  # frames
 INITIALISATIONS = 3
 START_FRAMES = 22  # up to the first regular update of the filter, which is the most that a frame needs
 BASELINE = "without preparation"
+PLAIN_HELP = "run the networks layer by layer in float32, without what makes them fast"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="also a frame with so many targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
                         help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, box gradients by autograd - in turn, and the ratio")
+                             "memory layout, box gradients by autograd, on a GPU in float32 without graphs - in "
+                             "turn, and the ratio and how far the masks agree")
+    parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
                         help="where the results go; earlier ones there are replaced (default: %(default)s)")
 
@@ -98,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     clip = read_clip(args.frames_from, args.box, args.frames + 1)
     profile = args.profile or installed_profile(args.checkpoint)
     checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
-    start = Start(profile, args.device, checkpoint, args.random_weights)
+    start = Start(profile, args.device, checkpoint, args.random_weights, args.plain)
     document = summarize(measure(start, clip, args.frames, args.threads, args.baseline, args.targets))
     print(f"\n{format_report(document)}\n\n{args.out}:")
     print(*(f"  {file.name}" for file in write_report(args.out, document)), sep="\n")
@@ -128,7 +133,7 @@ def measure(
                 pass
         ceilings = measure_ceilings(device)
         progress.set_description("whole frames")
-        initialisations, whole = time_frames(trackers, clip, frames, settle, progress.update)
+        initialisations, whole, overlaps = time_frames(trackers, clip, frames, settle, progress.update)
         progress.set_description("several targets")
         of_targets = time_targets(tracker, clip, targets, frames, progress.update)
         progress.set_description("stages")
@@ -147,6 +152,7 @@ def measure(
         precisions=_precisions(tracker),
         start=begun,
         targets=of_targets,
+        mask_overlaps=overlaps,
     )
 
 
@@ -178,18 +184,19 @@ def read_clip(place: str | None, box: list[float] | None, count: int) -> Clip:
     return Clip(source.name, images, box)
 
 
-def follow(tracker: AlphaRefineTracker, clip: Clip, frames: int, settle: bool) -> Iterator[int]:
-    """Initialise, then track `frames` frames; yields after each, from 0 for the initialisation.
+def follow(
+    tracker: AlphaRefineTracker, clip: Clip, frames: int, settle: bool
+) -> Iterator[Prediction | None]:
+    """Initialise, then track `frames` frames; yields after each, nothing for the initialisation.
 
     settle: put the tracker back on the first box after every frame, since random weights would wander off to
     targets of any size.
     """
     tracker.initialize(clip.image(0), clip.region)
     first_box = tracker.base._box()
-    yield 0
+    yield None
     for number in range(1, frames + 1):
-        tracker.track(clip.image(number))
-        yield number
+        yield tracker.track(clip.image(number))
         if settle:
             tracker.base.correct(first_box)
 
@@ -197,21 +204,32 @@ def follow(tracker: AlphaRefineTracker, clip: Clip, frames: int, settle: bool) -
 def time_frames(
     trackers: Mapping[str, AlphaRefineTracker], clip: Clip, frames: int, settle: bool,
     on_frame: Callable[[], Any],
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+) -> tuple[dict[str, list[float]], dict[str, list[float]], list[float]]:
     """Seconds of initialisations and of whole frames, with nothing else in the way; the trackers take
-    turns."""
+    turns.
+
+    Where there are two, also the overlaps of their masks: after every frame the second one is put on the box of
+    the first, since in the long run rounding alone leads them apart.
+    """
     initialisations: dict[str, list[float]] = {name: [] for name in trackers}
     whole: dict[str, list[float]] = {name: [] for name in trackers}
+    overlaps: list[float] = []
     for _ in range(INITIALISATIONS - 1):
         for name, tracker in trackers.items():
-            initialisations[name].append(_seconds(follow(tracker, clip, 0, settle), tracker))
+            initialisations[name].append(_timed(follow(tracker, clip, 0, settle), tracker)[0])
     runs = {name: follow(tracker, clip, frames, settle) for name, tracker in trackers.items()}
     for number in range(frames + 1):
         # Who goes second finds other things in the caches: the order alternates.
+        found = {}
         for name in sorted(runs, reverse=bool(number % 2)):
-            (whole if number else initialisations)[name].append(_seconds(runs[name], trackers[name]))
+            seconds, found[name] = _timed(runs[name], trackers[name])
+            (whole if number else initialisations)[name].append(seconds)
             on_frame()
-    return initialisations, whole
+        if number and len(trackers) > 1:
+            first, second = (found[name] for name in trackers)
+            overlaps.append(region_similarity(first.mask, second.mask))
+            list(trackers.values())[1].base.correct(first.box)
+    return initialisations, whole, overlaps
 
 
 def staged(
@@ -287,26 +305,21 @@ class AutogradIoU:
         return predict
 
 
-def _seconds(run: Iterator[int], tracker: AlphaRefineTracker) -> float:
-    """How long the next step takes."""
+def _timed(
+    run: Iterator[Prediction | None], tracker: AlphaRefineTracker
+) -> tuple[float, Prediction | None]:
+    """Seconds of the next step, and what it gave."""
     device = next(tracker.base._network.parameters()).device
     wait_for(device)
     begin = time.perf_counter()
-    next(run)
+    found = next(run)
     wait_for(device)
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, found
 
 
 def _precisions(tracker: AlphaRefineTracker) -> dict[str, str]:
     """By which ceiling convolutions and matrix products are judged."""
-    parameter = next(tracker.base._network.parameters())
-    if parameter.dtype != torch.float32:
-        return {"convolution": "half", "product": "half"}
-    on_gpu = parameter.is_cuda
-    return {
-        "convolution": "tf32" if on_gpu and torch.backends.cudnn.allow_tf32 else "float32",
-        "product": "tf32" if on_gpu and torch.backends.cuda.matmul.allow_tf32 else "float32",
-    }
+    return {"convolution": "tf32" if tracker.base.graphs.active else "float32", "product": "float32"}
 
 
 def _settings(start: Start, clip: Clip, device: torch.device, load: float, frames: int) -> dict[str, Any]:

@@ -22,8 +22,9 @@ ms: median, 10th and 90th percentile of the frames in which the stage ran; ran: 
 that was; of frame: share of the mean frame. GMAC: convolutions and matrix products, multiply-accumulates;
 MB: of the tensors that torch's operators take and give. of ceiling: rate over that of a large convolution
 or matrix product, measured in this run with as many threads; of bandwidth: bytes a second over those of a
-large copy (over 100 % where tensors stay in a cache). Every stage waits for the GPU where there is one, so
-that the sum of the stages is more than a frame takes end to end."""
+large copy (over 100 % where tensors stay in a cache). Where there is a GPU, every stage waits for it, runs
+operator by operator and cuts on the CPU, without the CUDA graphs of whole frames: the sum of the stages is
+more than a frame takes end to end."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
     FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product' are judged. start: see
     `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
-    that was asked for; there may be one to compare with."""
+    that was asked for; there may be one to compare with, and then mask_overlaps, see `time_frames`."""
 
     settings: dict[str, Any]
     initialisations: dict[str, list[float]]
@@ -50,6 +51,7 @@ class Measurements:
     precisions: dict[str, str]
     start: dict[str, float]
     targets: dict[int, list[float]] = field(default_factory=dict)
+    mask_overlaps: list[float] = field(default_factory=list)
 
 
 def summarize(measured: Measurements) -> dict[str, Any]:
@@ -87,6 +89,8 @@ def summarize(measured: Measurements) -> dict[str, Any]:
             "initialisation": initialisation,
             "time_ratio": _percentiles(ratios),
             "initialisation_ratio": document["initialisation"]["median"] / initialisation["median"],
+            "mask_iou": {"mean": float(np.mean(measured.mask_overlaps)),
+                         "lowest": float(np.min(measured.mask_overlaps))},
         }
     return document
 
@@ -191,6 +195,8 @@ def _warnings(settings: dict[str, Any]) -> list[str]:
     if settings["random_weights"]:
         lines.append("Random weights: the work of the profile, not its results. The target counts as found "
                      "in every frame, and the tracker is put back on the first box after each.")
+    if settings["plain"]:
+        lines.append("Plain: layer by layer in float32, without what makes the networks fast.")
     if settings["load_average_before"] > 0.5:
         lines.append(f"Load average {settings['load_average_before']:.1f} before the run: where other "
                      "programs run, times are too long and shares are uncertain.")
@@ -205,7 +211,9 @@ def _comparison(document: dict[str, Any]) -> list[str]:
         f"{other['with']:<29} {_times(other['milliseconds'])} ms a frame; initialisation "
         f"{other['initialisation']['median']:.1f} ms",
         f"time / {other['with']:<22} {ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f}) "
-        f"a frame; initialisation {other['initialisation_ratio']:.3f}",
+        f"a frame, {1 / ratio['median']:.1f} times as fast; initialisation {other['initialisation_ratio']:.3f}",
+        f"masks / {other['with']:<21} mean IoU {other['mask_iou']['mean']:.4f}, lowest "
+        f"{other['mask_iou']['lowest']:.4f}, of the same frames from the same boxes",
     ]
 
 

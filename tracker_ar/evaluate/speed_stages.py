@@ -123,8 +123,11 @@ class StageMeter:
 
 @contextmanager
 def observed(tracker: AlphaRefineTracker, meter: StageMeter) -> Iterator[None]:
-    """Tell the meter of the tracker's stages in here. Not for two trackers at once: they share modules."""
+    """Tell the meter of the tracker's stages in here, operator by operator: CUDA graphs have no stages. Not for two
+    trackers at once: they share modules."""
     with ExitStack() as replacements:
+        for part in (tracker.base, tracker.refiner):
+            replacements.enter_context(part.graphs.paused())
         for call in calls_of(tracker):
             told = _telling(getattr(call.owner, call.name), meter, call.stage)
             replacements.enter_context(replaced(call.owner, call.name, told))

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Start:
     """What is started. checkpoint: a folder, None for the installed weights. random_weights: fresh ones
-    instead."""
+    instead. plain: without what makes it fast."""
 
     profile: str
     device: str
     checkpoint: str | None = None
     random_weights: bool = False
+    plain: bool = False
 
 
 def build(start: Start, fast: bool = True) -> AlphaRefineTracker:
@@ -47,6 +48,7 @@ def build(start: Start, fast: bool = True) -> AlphaRefineTracker:
     from tracker_ar import checkpoints, tracker
     from tracker_ar.evaluate.speed_stages import replaced
 
+    fast = fast and not start.plain
     if not start.random_weights:
         return tracker.build_tracker(start.profile, start.device, start.checkpoint, fast=fast)
     profile = tracker.PROFILES[start.profile]

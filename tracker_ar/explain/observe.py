@@ -85,6 +85,8 @@ def explain_frame(tracker: AlphaRefineTracker, image: np.ndarray) -> Explanation
     The tracker's base must be SuperDiMP.
     """
     with (
+        tracker.base.graphs.paused(),
+        tracker.refiner.graphs.paused(),
         _observed(super_dimp, "sample_patch") as regions,
         _observed(super_dimp, "ascend") as ascents,
         _observed(CorrelationNeck, "correlate") as correlations,

@@ -19,6 +19,8 @@ from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
 STRIDE_3, STRIDE_4 = 8, 16
 POOL_3R, POOL_4R, POOL_3T, POOL_4T = (3, 3), (1, 1), (5, 5), (3, 3)
+# Weights at strides 8 and 16 as `BoxPooling` needs them, (columns, out, rows * C), and the bias of all units.
+Folded = tuple[Tensor, Tensor, Tensor]
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, padding: int) -> nn.Sequential:
@@ -102,7 +104,7 @@ class IoUNet(nn.Module):
 
     def modulated(self, modulation: tuple[Tensor, Tensor]) -> ModulatedIoU:
         """The predictor for one target, (1, channels, 1, 1) each, with everything fixed folded into its weights."""
-        return ModulatedIoU(self, modulation)
+        return ModulatedIoU(self, fold_modulation(self, modulation))
 
 
 class ModulatedIoU:
@@ -112,18 +114,15 @@ class ModulatedIoU:
     part of the fully connected layers. One at a time: what is computed lies in buffers that the next call overwrites.
     """
 
-    def __init__(self, network: IoUNet, modulation: tuple[Tensor, Tensor]) -> None:
-        layers = (
-            _folded(network.fc3_rt, modulation[0], POOL_3T, STRIDE_3),
-            _folded(network.fc4_rt, modulation[1], POOL_4T, STRIDE_4),
-        )
-        self._weights = [weight for weight, _ in layers]
-        self._hidden_bias = torch.cat([bias for _, bias in layers])
+    def __init__(self, network: IoUNet, folded: Folded, whole_maps: bool = False) -> None:
+        """whole_maps: never look at the boxes, so that nothing waits for a GPU."""
+        self.folded = folded
+        *self._weights, self._hidden_bias = folded
         self._output = network.iou_predictor.weight[0]
         self._bias = network.iou_predictor.bias
         self._pooling = BoxPooling((
             Level(POOL_3T[0], 1.0 / STRIDE_3), Level(POOL_4T[0], 1.0 / STRIDE_4)
-        ))
+        ), whole_maps)
         self._buffers: _Buffers | None = None
 
     def on(self, features: tuple[Tensor, Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -165,6 +164,13 @@ class _Buffers:
         self.pooled, self.hidden, self.of_pooled = (boxes.new_empty(self.count, sum(hidden)) for _ in range(3))
         self.pooled_of_levels = self.pooled.split(list(hidden), dim=1)
         self.of_pooled_of_levels = self.of_pooled.split(list(hidden), dim=1)
+
+
+def fold_modulation(network: IoUNet, modulation: tuple[Tensor, Tensor]) -> Folded:
+    """What the fully connected layers become for one target."""
+    weight_3, bias_3 = _folded(network.fc3_rt, modulation[0], POOL_3T, STRIDE_3)
+    weight_4, bias_4 = _folded(network.fc4_rt, modulation[1], POOL_4T, STRIDE_4)
+    return weight_3, weight_4, torch.cat((bias_3, bias_4))
 
 
 def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:

@@ -45,8 +45,10 @@ class BoxPooling:
     that the next call overwrites.
     """
 
-    def __init__(self, levels: Sequence[Level]) -> None:
+    def __init__(self, levels: Sequence[Level], whole_maps: bool = False) -> None:
+        """whole_maps: never look at the boxes to see which cells they touch."""
         self._levels = levels
+        self._whole_maps = whole_maps
         self._features: Sequence[Tensor] = ()
         self._windows: list[_Window] = []
         self._shape: object = None
@@ -76,7 +78,7 @@ class BoxPooling:
     def _cut_windows(self, boxes: Tensor) -> None:
         """The cells that the boxes touch; on a GPU all of them, since looking at the boxes would wait for it."""
         limits = [features.shape[1:] for features in self._features]
-        if boxes.is_cuda:
+        if self._whole_maps or boxes.is_cuda:
             touched = [((0, rows), (0, columns)) for rows, columns in limits]
         else:
             numbers = boxes.tolist()
@@ -196,7 +198,7 @@ def _edges_on_cells(level: Level, axis: int, side: int, boxes: Tensor) -> Tensor
     one of `side` cells: (4, (bins + 1) * side)."""
     share = torch.linspace(0, 1, level.bins + 1, dtype=boxes.dtype, device=boxes.device)
     edges = boxes.new_zeros(4, level.bins + 1, side)
-    edges[axis] = level.scale
+    edges[axis].fill_(level.scale)
     edges[axis + 2] = level.scale * share[:, None]
     return edges.flatten(1)
 

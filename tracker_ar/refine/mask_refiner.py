@@ -13,12 +13,18 @@ import cv2
 import numpy as np
 import torch
 
-from tracker_ar.crops import RefinerCrop, as_rgb_image, normalized_pixels, paste_back, refiner_crop, to_tensor
+from tracker_ar.crops import (
+    RefinerCrop, Window, as_rgb_image, normalize, normalized_pixels, paste_back, refiner_crop, to_tensor
+)
+from tracker_ar.device_crops import on_device, paste, refiner_patch
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, box_iou, clip_box, region_box
+from tracker_ar.models.graphs import graphs_for
 from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, Target
+from tracker_ar.models.precision import in_float32
 from tracker_ar.profiles import RefinerSettings
+from tracker_ar.refine.recorded import segment
 
 # Of the second look: the least mean probability of the first mask, and what it must keep of it.
 SURE, KEPT_BY_SECOND_LOOK = 0.7, 0.8
@@ -56,12 +62,13 @@ class Correction:
 
 
 class Refiner:
-    """Mask refiner for one target. fast: see `prepare_for_inference`."""
+    """Mask refiner for one target. fast: see `prepare_for_inference` and `graphs_for`."""
 
     def __init__(
         self, network: MaskRefiner, settings: RefinerSettings, device: torch.device, fast: bool = True
     ) -> None:
         self._network = prepare_for_inference(network, device, fast)
+        self.graphs = graphs_for(self._network, device, fast)
         self._settings = settings
         self._target: Target | None = None
 
@@ -72,8 +79,10 @@ class Refiner:
 
     def move_to(self, device: torch.device) -> None:
         """Move the network; what was learned of a target stays behind, so that `initialize` must follow."""
+        self.graphs.drop()
         move(self._network, device)
 
+    @in_float32
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, region: Region) -> None:
         """Remember the target.
@@ -93,7 +102,10 @@ class Refiner:
         self._frames = 0
         self._since_second_look = self._settings.second_look_interval
         self._correction: Correction | None = None
+        if self.graphs.active:
+            self._segment_on_device(image, box)  # records it
 
+    @in_float32
     @torch.inference_mode()
     def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
         """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels.
@@ -119,15 +131,15 @@ class Refiner:
         return self._second_look(image, box, first, found) if may_repeat else (first, found)
 
     def _segment(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
+        if self.graphs.active:
+            return self._segment_on_device(image, box)
         crop = self._crop(image, box)
         found = self._network.segment(self._target, self._input(crop))
         inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
         probabilities = paste_back(inside, crop, image.shape[:2])
         return self._described(probabilities, crop.window, box), found
 
-    def _described(
-        self, probabilities: np.ndarray, window: tuple[int, int, int, int], box: np.ndarray
-    ) -> Refinement:
+    def _described(self, probabilities: np.ndarray, window: Window, box: np.ndarray) -> Refinement:
         """What these probabilities, (H, W), zero outside the window, say of the target; only the window is looked at."""
         left, top = max(window[0], 0), max(window[1], 0)
         seen = probabilities[top : max(window[3], top), left : max(window[2], left)]
@@ -140,6 +152,16 @@ class Refiner:
         mask[top : top + seen.shape[0], left : left + seen.shape[1]] = inside
         around = box_from_mask(inside) + [left, top, 0, 0]
         return Refinement(mask, around, float(cv2.mean(seen, inside)[0]), probabilities)
+
+    def _segment_on_device(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
+        """The same where graphs are replayed; the probabilities of the image's pixels are all that is waited for."""
+        settings, target = self._settings, self._target
+        patch, window = refiner_patch(
+            on_device(image, self.device), box, settings.search_factor, settings.input_size
+        )
+        probabilities, logits, stages = self.graphs.run(segment, normalize(patch), target.kernel, target.weights)
+        pasted = paste(probabilities[0, 0], window, image.shape[:2]).cpu().numpy()
+        return self._described(pasted, window, box), Segmentation(logits, stages)
 
     def _second_look(
         self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation

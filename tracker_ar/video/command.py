@@ -59,6 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="default: vot2020 where the authors' checkpoints are installed, else lite")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--plain", action="store_true",
+                        help="run the networks layer by layer in float32, without what makes them fast")
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--end", type=int, metavar="N", help="last frame (default: the source's)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the results (default: NAME-tracked)")
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
         first = _first_frame(source, args)
         regions = _regions(args, first.image)
         profile = args.profile or installed_profile(args.checkpoint)
-        tracker = (build or build_tracker)(profile, args.device, args.checkpoint)
+        tracker = (build or build_tracker)(profile, args.device, args.checkpoint, fast=not args.plain)
         results = ResultsFolder(folder, len(regions), source.fps, not args.no_video, args.force)
         progress = Progress(source.length)
         files = _write_all(follow(first, source.frames, regions, tracker), results, progress)

@@ -1,0 +1,172 @@
+"""CUDA graphs: functions of fixed shape recorded once and replayed with one launch.
+
+On a GPU a frame is over a thousand small operators, and launching them takes longer than computing them. A graph is
+launched as a whole, but replays exactly what was recorded: the same kernels on the same memory. So a function that is
+to be recorded maps tensors to tensors, looks at no value, makes no tensor from Python numbers other than by filling,
+and copies nothing between devices. Whatever changes from frame to frame or from target to target is an input.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from tracker_ar.models.precision import tf32_allowed
+
+WARM_UPS = 3  # libraries choose and prepare their kernels in the first runs, which must not happen in a recording
+MOST_RECORDINGS = 16  # each holds the memory of its intermediate results
+Replay = Callable[[], None]
+
+
+class Backend(Protocol):
+    """What records."""
+
+    def record(self, function: Callable[[], Any], device: torch.device) -> tuple[Any, Replay]:
+        """What `function` returned, and what computes it anew into the same memory from the same inputs."""
+
+
+class CudaBackend:
+    """Records with `torch.cuda.graph`."""
+
+    def record(self, function: Callable[[], Any], device: torch.device) -> tuple[Any, Replay]:
+        """See `Backend`. Raises RuntimeError where the function cannot be recorded, also for a full memory."""
+        # The stream is set again at the end, also where a recording fails and leaves its own behind.
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
+            # One stream for both: some libraries prepare themselves anew for every stream.
+            stream = torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    function()
+            torch.cuda.current_stream(device).wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # What other threads of the program do with the GPU meanwhile is no error.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                results = function()
+        return results, graph.replay
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """inputs: leaves of the arguments, where a replay reads them. results: where it writes."""
+
+    inputs: list[Tensor | None]
+    results: Any
+    replay: Replay
+
+    def __call__(self, inputs: list[Tensor | None]) -> Any:
+        for own, given in zip(self.inputs, inputs):
+            if own is not None:
+                own.copy_(given, non_blocking=True)
+        self.replay()
+        return tree_map_only(Tensor, torch.clone, self.results)
+
+
+class Graphs:
+    """Runs functions on one network, recorded where there is a backend, as they are where there is none.
+
+    Convolutions of what is recorded may use TF32, as they do in torch by default; matrix products - correlations,
+    attention, boxes, filters - are float32 proper. Not half precision: in the backbones of `lite` its rounding alone
+    moved masks four times as far. Targets that share the network share this object. One call at a time, on one stream.
+    """
+
+    def __init__(self, network: nn.Module, backend: Backend | None) -> None:
+        self._network = network
+        self._backend = backend
+        self._recordings: dict[Any, _Recording] = {}
+        self._lock = threading.RLock()
+        self._failed = self._paused = False
+
+    @property
+    def active(self) -> bool:
+        """Whether this is for a GPU that is to be fast: where not, everything else stays as on a CPU, too."""
+        return self._backend is not None and not self._paused
+
+    def run(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """`function(network, *inputs)`.
+
+        inputs: tensors, None, and tuples and dictionaries of them; of the first call's device. Another structure,
+        shape or dtype is another recording. What is returned, likewise nested, is the caller's own. Where a function
+        cannot be recorded a RuntimeWarning says so, once, and all run operator by operator from then on. Raises
+        torch.cuda.OutOfMemoryError for a full GPU.
+        """
+        if not self.active:
+            return self._plainly(function, inputs)
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            recording, leaves = self._recording(function, inputs)
+            return self._plainly(function, inputs) if recording is None else recording(leaves)
+
+    def drop(self) -> None:
+        """Give the memory of all recordings back, for good: what follows runs operator by operator."""
+        with self._lock:
+            self._recordings.clear()
+            self._backend = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Operator by operator in here, so that one can look at what happens inside."""
+        self._paused, before = True, self._paused
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def _plainly(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> Any:
+        if self._backend is None:
+            return function(self._network, *inputs)
+        with tf32_allowed(convolutions=True, products=False):
+            return function(self._network, *inputs)
+
+    def _recording(
+        self, function: Callable[..., Any], inputs: tuple[Any, ...]
+    ) -> tuple[_Recording | None, list[Tensor | None]]:
+        leaves, structure = tree_flatten(inputs)
+        if self._failed:
+            return None, leaves
+        forms = tuple(None if leaf is None else (leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        key = function, str(structure), forms
+        if key not in self._recordings:
+            try:
+                recording = self._record(function, leaves, structure)
+            except RuntimeError as error:
+                full = _out_of_memory(error)
+                if full is not None:
+                    raise full
+                self._failed = True
+                self._recordings.clear()
+                reason = str(error).partition("\n")[0]
+                warnings.warn(f"CUDA graphs cannot be used here ({reason:.160}): tracking goes on without them, "
+                              "with the same results, slower.", RuntimeWarning, stacklevel=4)
+                return None, leaves
+            while len(self._recordings) >= MOST_RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
+            self._recordings[key] = recording
+        return self._recordings[key], leaves
+
+    def _record(self, function: Callable[..., Any], leaves: list[Tensor | None], structure: Any) -> _Recording:
+        assert self._backend is not None
+        own = [None if leaf is None else leaf.clone() for leaf in leaves]
+        inputs = tree_unflatten(own, structure)
+        device = next(leaf.device for leaf in own if leaf is not None)
+        results, replay = self._backend.record(lambda: self._plainly(function, inputs), device)
+        return _Recording(own, results, replay)
+
+
+def _out_of_memory(error: BaseException | None) -> torch.cuda.OutOfMemoryError | None:
+    """Ending a recording in which the memory ran out raises another error on top of that one."""
+    while error is not None and not isinstance(error, torch.cuda.OutOfMemoryError):
+        error = error.__context__
+    return error
+
+
+def graphs_for(network: nn.Module, device: torch.device, fast: bool) -> Graphs:
+    """With CUDA graphs on a GPU, if it is to be fast."""
+    return Graphs(network, CudaBackend() if fast and device.type == "cuda" else None)
