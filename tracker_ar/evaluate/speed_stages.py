@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -124,8 +124,15 @@ class StageMeter:
 @contextmanager
 def observed(tracker: AlphaRefineTracker, meter: StageMeter) -> Iterator[None]:
     """Tell the meter of the tracker's stages in here. Not for two trackers at once: they share modules."""
+    with watched(calls_of(tracker), meter):
+        yield
+
+
+@contextmanager
+def watched(calls: Iterable[Call], meter: StageMeter) -> Iterator[None]:
+    """Tell the meter of these calls in here, also where they are another tracker's than ours."""
     with ExitStack() as replacements:
-        for call in calls_of(tracker):
+        for call in calls:
             told = _telling(getattr(call.owner, call.name), meter, call.stage)
             replacements.enter_context(replaced(call.owner, call.name, told))
         yield
