@@ -34,7 +34,8 @@ HOW = "git clone --branch vot2020 https://github.com/MasterBin-IIAU/AlphaRefine"
 SUPER_DIMP_NETWORK = dict(
     filter_size=4, backbone_pretrained=False, optim_iter=5, clf_feat_norm=True, clf_feat_blocks=0,
     final_conv=True, out_feature_dim=512, optim_init_step=0.9, optim_init_reg=0.1, init_gauss_sigma=22 / 24,
-    num_dist_bins=100, bin_displacement=0.1, mask_init_factor=3.0, target_mask_act="sigmoid", score_act="relu",
+    num_dist_bins=100, bin_displacement=0.1, mask_init_factor=3.0, target_mask_act="sigmoid",
+    score_act="relu",
 )
 
 
