@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -125,10 +125,18 @@ class StageMeter:
 def observed(tracker: AlphaRefineTracker, meter: StageMeter) -> Iterator[None]:
     """Tell the meter of the tracker's stages in here, operator by operator: CUDA graphs have no stages. Not for two
     trackers at once: they share modules."""
-    with ExitStack() as replacements:
+    with ExitStack() as pauses:
         for part in (tracker.base, tracker.refiner):
-            replacements.enter_context(part.graphs.paused())
-        for call in calls_of(tracker):
+            pauses.enter_context(part.graphs.paused())
+        with watched(calls_of(tracker), meter):
+            yield
+
+
+@contextmanager
+def watched(calls: Iterable[Call], meter: StageMeter) -> Iterator[None]:
+    """Tell the meter of these calls in here, also where they are another tracker's than ours."""
+    with ExitStack() as replacements:
+        for call in calls:
             told = _telling(getattr(call.owner, call.name), meter, call.stage)
             replacements.enter_context(replaced(call.owner, call.name, told))
         yield
