@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TILE, READ = 4, 6  # cells that a tile gives along each axis, and that it reads
-FEWEST_CHANNELS, FEWEST_TILES = 128, 9
-# With few tiles the transformed filters, four times the size of the filters, cost more to read than they save.
-MANY_TILES, LARGEST_FILTERS = 16, 256 * 256
+# With few channels the passes over the memory cost more than they save; with few tiles the transformed filters do, which
+# are four times as large as the filters and have to be read for every map.
+FEWEST_CHANNELS, FEWEST_TILES = 128, 36
 
 # The transforms for the points 0, 1, -1, 2, -2 and infinity, along one axis.
 OF_TILE = (
@@ -35,10 +35,7 @@ OF_RESULT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1
 def pays(weight: Tensor, size: torch.Size) -> bool:
     """Whether it is faster than a direct convolution with the filters (O, C, 3, 3) over a map of `size` (H, W)."""
     tiles = -(-size[0] // TILE) * -(-size[1] // TILE)
-    outputs, inputs = weight.shape[:2]
-    if min(outputs, inputs) < FEWEST_CHANNELS or tiles < FEWEST_TILES:
-        return False
-    return tiles >= MANY_TILES or outputs * inputs <= LARGEST_FILTERS
+    return min(weight.shape[:2]) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES
 
 
 class WinogradConvolution:
