@@ -39,6 +39,12 @@ def logs(workspace: Path) -> str:
     return "\n".join(file.read_text(errors="replace") for file in sorted((workspace / "logs").rglob("*.log")))
 
 
+def take_whole_stack(workspace: Path) -> None:
+    """The stack that `alpharefine evaluate` shows; a failing tracker never comes to the end of it."""
+    config = workspace / "config.yaml"
+    config.write_text(config.read_text().replace("stack.yaml", "vot2020/shortterm"))
+
+
 def break_refiner(workspace: Path, damage: Callable[[bytes], bytes]) -> Path:
     """A folder with the weights of `lite`, those of the refiner damaged."""
     weights = workspace / "weights"
@@ -64,6 +70,7 @@ def test_a_truncated_checkpoint_under_the_toolkit_by_hand(
 def test_an_altered_checkpoint_under_the_toolkit(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
+    take_whole_stack(workspace)
     weights = break_refiner(workspace, lambda whole: whole[:-4000] + b"\xff" * 4000)
     monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(weights))
     assert cli.main(["evaluate", "--tracker", "AlphaRefine-Lite", "--workspace", str(workspace)]) == 1
@@ -72,6 +79,7 @@ def test_an_altered_checkpoint_under_the_toolkit(
 
 
 def test_a_tracker_that_is_killed(workspace: Path, capfd: pytest.CaptureFixture) -> None:
+    take_whole_stack(workspace)
     assert cli.main(["evaluate", "--tracker", "Killed", "--workspace", str(workspace)]) == 1
     said = capfd.readouterr().err
     assert "vot evaluate failed" in said and "about to be killed" in said
