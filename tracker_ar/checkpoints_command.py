@@ -28,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                        description="Show which checkpoints are installed and which profile runs.")
     installer = actions.add_parser(
         "install", help="check the authors' downloaded checkpoints and put them in place",
+        description="Check the authors' downloaded checkpoints and put them in place.",
         epilog=WHERE_TO_GET, formatter_class=argparse.RawDescriptionHelpFormatter)
     installer.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a downloaded .pth.tar file")
     installer.add_argument("--force", action="store_true", help="replace checkpoints that are there")

@@ -221,18 +221,21 @@ def rows(session: Session, launch: Launch, fps: float = FPS) -> Iterator[Row]:
     if session.overlaps:
         overlap = f", mean overlap with the true masks {np.mean(session.overlaps):.2f}"
     yield ok("tracking", f"{len(session.frame_seconds)} frames of a made sequence{overlap}")
-    yield _speed(statistics.median(session.frame_seconds), fps)
+    yield _speed(session, fps)
 
 
-def _speed(median: float, fps: float) -> Row:
+def _speed(session: Session, fps: float) -> Row:
+    median = statistics.median(session.frame_seconds)
     limit = f"the limit at {fps:g} frames a second is {1000 / fps:.0f} ms"
     found = f"median {1000 * median:.0f} ms a frame, {limit}"
     if median <= 1 / fps:
         return ok("real time", found)
+    cures = ["End other programs", "give it all cores (row CPU)", "use a GPU"]
+    if session.profile != "lite":
+        cures.append("take the tracker AlphaRefine-Lite")
     return warning("real time", found,
                    "Slower than real time: the toolkit's realtime experiment will skip frames.",
-                   "End other programs, give it all cores (row CPU), use a GPU, or the tracker "
-                   "AlphaRefine-Lite.")
+                   f"{', '.join(cures[:-1])}, or {cures[-1]}.")
 
 
 def _failure(name: str, session: Session, launch: Launch) -> Row:

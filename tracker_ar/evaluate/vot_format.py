@@ -83,7 +83,7 @@ def write_list(folder: Path, names: list[str]) -> None:
 
 def _lines(file: Path, length: int) -> list[str]:
     if not file.is_file():
-        raise DataError(f"{file}: missing")
+        raise DataError(f"{file}: missing; it has the target's region in a line for every image")
     lines = [line.strip() for line in file.read_text().splitlines()]
     if len(lines) != length or not all(lines):
         raise DataError(f"{file}: {len([line for line in lines if line])} lines for {length} images; "
@@ -92,6 +92,9 @@ def _lines(file: Path, length: int) -> list[str]:
 
 
 def _check_anchors(file: Path, regions: list[str]) -> None:
+    if not file.is_file():
+        raise DataError(f"{file}: missing; a line for every image says where runs start: 1 for the first, -1 for "
+                        "the last, 0 for the others will do")
     try:
         anchors = [float(line) for line in _lines(file, len(regions))]
     except ValueError as error:

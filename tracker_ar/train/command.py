@@ -56,7 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="weights that the backbone starts from: of a network of ours, or of a ResNet as in torchvision",
     )
     parser.add_argument("--batch", type=int, help="samples per step of all processes (default: the recipe's)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of first weights and samples (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches (default 0)")
     parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")

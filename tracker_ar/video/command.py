@@ -75,6 +75,8 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
     build: makes the tracker, `build_tracker` if None. Raises InputError, DataError and
     CheckpointError with cause and cure; what was tracked until then is kept unless writing it failed.
     """
+    if not args.targets and not args.select:
+        raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
     source = open_source(args.source, args.start, args.end)
     with contextlib.closing(source.frames), interruptible():
         from tracker_ar.checkpoints import installed_profile
@@ -184,10 +186,7 @@ def _first_frame(source: Source, args: argparse.Namespace) -> Frame:
 
 
 def _regions(args: argparse.Namespace, image: np.ndarray) -> list[np.ndarray]:
-    targets = list(args.targets or [])
-    if not targets and not args.select:
-        raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
-    regions = regions_of(targets, image)
+    regions = regions_of(list(args.targets or []), image)
     if args.select:
         regions += regions_of(select_boxes(image), image)
     if len(regions) > MOST_TARGETS:
