@@ -197,3 +197,8 @@ def test_regions_are_drawn_where_they_are() -> None:
     assert np.argwhere(red).max(axis=0).tolist() == [119, 39]
     assert np.abs(np.argwhere(green).min(axis=0) - [20, 150]).max() <= 1
     assert draw(image, [Special(0)], [Special(0)]).max() == 0
+
+
+def test_sequences_shorter_than_the_interval_of_eao_are_pointed_out() -> None:
+    assert command.short_note(90, 90) == []
+    assert "25 frames" in " ".join(command.short_note(25, 90))

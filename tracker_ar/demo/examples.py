@@ -17,7 +17,7 @@ from tracker_ar.video.sources import Frame, Source
 WORDS = {
     "made_scaled": ("Growing and turning", "Four times as large in a second, in changing light"),
     "made_articulated": ("Walking", "Swinging limbs; when it touches the look-alike, lite takes in both"),
-    "made_occluded": ("Passing behind", "Hidden by a pillar, a look-alike on this side: lite goes to that one"),
+    "made_occluded": ("Passing behind", "Hidden by a pillar, a look-alike on this side: lite goes to it"),
     "made_deforming": ("Changing shape", "It swells and bends in the colours behind it: lite loses it"),
 }
 

@@ -52,16 +52,26 @@ def run(args: argparse.Namespace) -> int:
     picture = write_overview(loaded, args.tracker, report.with_name("overview.png"))
 
     low, high = eao_interval(analysis)
+    longest = max(len(sequence) for sequence in loaded.dataset)
     summary = "\n".join([
         f"{args.tracker}, profile {profile}, {len(loaded.dataset)} sequences, "
         f"EAO over {low} to {high} frames",
         "",
         format_table({tracker: read_scores(analysis, tracker) for tracker in trackers}),
+        *short_note(longest, high),
     ])
     report.with_name("summary.txt").write_text(f"{summary}\n")
     page, _ = write_page(workspace, trackers)
     print(f"\n{summary}\n\nreport:  {report}\npicture: {picture}\npage:    {page}")
     return 0
+
+
+def short_note(longest: int, high: int) -> list[str]:
+    """Lines about an interval of EAO that ends beyond the longest sequence (frames), or none."""
+    if longest >= high:
+        return []
+    return ["", f"The longest sequence has {longest} frames, but EAO is averaged up to {high}: beyond, only runs",
+            "that failed have values. It says little; set low and high in the stack to what there is."]
 
 
 def prepare_workspace(workspace: Path, sequences: Path | None = None) -> None:

@@ -93,8 +93,8 @@ def _lines(file: Path, length: int) -> list[str]:
 
 def _check_anchors(file: Path, regions: list[str]) -> None:
     if not file.is_file():
-        raise DataError(f"{file}: missing; a line for every image says where runs start: 1 for the first, -1 for "
-                        "the last, 0 for the others will do")
+        raise DataError(f"{file}: missing; a line for every image says where runs start: 1 for the "
+                        "first, -1 for the last, 0 for the others will do")
     try:
         anchors = [float(line) for line in _lines(file, len(regions))]
     except ValueError as error:
