@@ -70,8 +70,9 @@ def short_note(longest: int, high: int) -> list[str]:
     """Lines about an interval of EAO that ends beyond the longest sequence (frames), or none."""
     if longest >= high:
         return []
-    return ["", f"The longest sequence has {longest} frames, but EAO is averaged up to {high}: beyond, only runs",
-            "that failed have values. It says little; set low and high in the stack to what there is."]
+    return ["", f"The longest sequence has {longest} frames, but EAO is averaged up to {high}:",
+            "beyond, only runs that failed have values. EAO says little here; set low and high in the stack to",
+            "lengths that the sequences have."]
 
 
 def prepare_workspace(workspace: Path, sequences: Path | None = None) -> None:
