@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from relative_boxes import from_relative, relative_gradient, to_relative
 from torch import Tensor
 
-from tracker_ar.base.box_refinement import ascend, best_box, from_relative, jittered_boxes, relative_gradient, to_relative
+from tracker_ar.base.box_refinement import ascend, best_box, jittered_boxes
 from tracker_ar.profiles import BoxRefinementSettings
 
 SETTINGS = BoxRefinementSettings(iterations=200, step_length=0.05)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LENGTH, SIZE = 12, (60, 80)
 # A stack of the shortest experiment there is.
 UNSUPERVISED = """\
-title: One experiment
+title: Short videos
 experiments:
   unsupervised:
     type: unsupervised

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from short_videos import ROOT, vot
+from short_videos import ROOT, UNSUPERVISED, vot
 
 from tracker_ar.evaluate.procedural import anchor_values
 from tracker_ar.evaluate.toolkit import load_workspace
@@ -19,21 +19,12 @@ LENGTH, SIZE = 6, (120, 160)
 BOXES = ((15, 20, 34, 26), (110, 25, 30, 36), (60, 80, 40, 28))  # of the objects in the first frame
 STEPS = ((3, 0), (-3, 1), (0, -2))
 COLOURS = ((40, 60, 230), (220, 120, 30), (60, 220, 90))
-BOX_STACK = """\
-title: Boxes
-experiments:
+BOX_STACK = UNSUPERVISED + """\
   baseline:
     type: multistart
     analyses:
       - type: multistart_average_ar
         name: ar
-  unsupervised:
-    type: unsupervised
-    repetitions: 1
-    analyses:
-      - type: average_accuracy
-        name: accuracy
-        burnin: 1
 """
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from relative_boxes import from_relative, to_relative
 
 from tracker_ar.errors import InputError
-from tracker_ar.base.box_refinement import from_relative, to_relative
 from tracker_ar.geometry import box_from_mask, clip_box, mask_from_box, pad_mask
 
 HELPERS = json.loads((Path(__file__).parent / "data" / "helpers.json").read_text())

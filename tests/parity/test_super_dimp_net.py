@@ -8,9 +8,10 @@ import pytest
 import torch
 from recipe import SUPER_DIMP, net_input
 from recorded import Reference, key_shapes
+from relative_boxes import from_relative, relative_gradient, to_relative
 from torch import Tensor
 
-from tracker_ar.base.box_refinement import ascend, from_relative, relative_gradient, to_relative
+from tracker_ar.base.box_refinement import ascend
 from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, SuperDiMP, build_super_dimp
 from tracker_ar.models.target_filter import Correlation
 from tracker_ar.profiles import BoxRefinementSettings

@@ -14,18 +14,6 @@ from torch import Tensor
 from tracker_ar.profiles import BoxRefinementSettings
 
 
-def to_relative(boxes: Tensor, reference_size: Tensor) -> Tensor:
-    """(..., 4) x, y, w, h to (centre x / w0, centre y / h0, log w, log h); reference_size (..., 2) is (w0, h0)."""
-    centers = boxes[..., :2] + 0.5 * boxes[..., 2:]
-    return torch.cat((centers / reference_size, torch.log(boxes[..., 2:])), dim=-1)
-
-
-def from_relative(relative: Tensor, reference_size: Tensor) -> Tensor:
-    """The inverse of `to_relative`."""
-    sizes = torch.exp(relative[..., 2:])
-    return torch.cat((relative[..., :2] * reference_size - 0.5 * sizes, sizes), dim=-1)
-
-
 def jittered_boxes(box: Tensor, noise: Tensor, settings: BoxRefinementSettings) -> Tensor:
     """The box (4,) followed by one variation of it per row of `noise`, (n, 4) uniform in [0, 1): (1 + n, 4)."""
     side = torch.sqrt(box[2:].prod())
@@ -57,12 +45,6 @@ def ascend(
         torch.exp(log_sizes, out=sizes)
         torch.sub(centers, sizes, alpha=0.5, out=corners)
     return boxes, iou
-
-
-def relative_gradient(gradient: Tensor, boxes: Tensor, reference_size: Tensor) -> Tensor:
-    """A gradient for boxes (n, 4) x, y, w, h as the gradient for their relative form (chain rule)."""
-    of_corner, of_size = gradient[:, :2], gradient[:, 2:]
-    return torch.cat((of_corner * reference_size, (of_size - 0.5 * of_corner) * boxes[:, 2:]), dim=1)
 
 
 def best_box(boxes: Tensor, iou: Tensor, settings: BoxRefinementSettings) -> Tensor | None:

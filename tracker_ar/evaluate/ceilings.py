@@ -46,7 +46,8 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> dict[s
     precisions = ("float32", "tf32", "half") if device.type == "cuda" else ("float32",)
     with torch.inference_mode():
         for precision in precisions:
-            with tf32_allowed(*[precision == "tf32"] * 2):
+            allowed = precision == "tf32"
+            with tf32_allowed(convolutions=allowed, products=allowed):
                 dtype = torch.float16 if precision == "half" else torch.float32
                 rates[f"convolution {precision}"] = _convolution_rate(device, dtype, sizes)
                 rates[f"product {precision}"] = _product_rate(device, dtype, sizes)

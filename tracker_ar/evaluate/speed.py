@@ -37,8 +37,8 @@ from tracker_ar.evaluate.speed_targets import time_targets
 from tracker_ar.evaluate.vot_format import inspect_sequence
 from tracker_ar.models.convolution import can_pack
 from tracker_ar.models.super_dimp import SuperDiMP
-from tracker_ar.profiles import PROFILES
 from tracker_ar.prediction import Prediction
+from tracker_ar.profiles import PROFILES
 from tracker_ar.tracker import AlphaRefineTracker, Region
 from tracker_ar.video.sources import open_source
 
