@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tracker_ar.base.localization import Decision
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.recorded import Ascent, search
 from tracker_ar.base.super_dimp import SuperDiMPTracker
-from tracker_ar.models.graphs import Graphs, graphs_for
+from tracker_ar.models.graphs import Call, Graphs, Steps, alone, graphs_for, together
 from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.iou_net import fold_modulation
 from tracker_ar.models.mask_refiner import (
@@ -138,6 +139,49 @@ class TestGraphs:
         assert not graphs_for(network, CPU, fast=True).active
 
 
+def increments(graphs: Graphs, start: float, *offsets: float) -> Steps[list[float]]:
+    """A target that adds to its number step by step."""
+    seen = []
+    value = torch.full((1, 2), start)
+    for offset in offsets:
+        value, _ = yield Call(graphs, doubled, ({"x": value}, torch.full((1, 1), offset)))
+        seen.append(float(value[0, 0]))
+    return seen
+
+
+class TestTogether:
+    def test_as_if_alone(self) -> None:
+        targets = ((1.0, 1, 2, 3), (10.0, 4, 5, 6), (5.0,))
+        for backend in (StandIn(), None):
+            graphs = Graphs(nn.Identity(), backend)
+            expected = [alone(increments(graphs, *target)) for target in targets]
+            assert expected == [[3, 8, 19], [24, 53, 112], []]
+            assert together([increments(graphs, *target) for target in targets]) == expected
+            assert together([increments(graphs, *targets[0])]) == expected[:1]
+        assert together([]) == []
+
+    def test_one_launch_where_all_want_the_same_else_one_each(self) -> None:
+        backend = StandIn()
+        graphs = Graphs(nn.Identity(), backend)
+        together([increments(graphs, 1.0, 1, 2), increments(graphs, 2.0, 3)])
+        # The first step of both in one batch; only one of them takes a second step.
+        assert (backend.recorded, backend.replayed) == (2, 2)
+        together([increments(graphs, 1.0, 1), increments(Graphs(nn.Identity(), backend), 2.0, 3)])  # other networks
+        assert (backend.recorded, backend.replayed) == (3, 4)
+        with graphs.paused():
+            together([increments(graphs, 1.0, 1), increments(graphs, 2.0, 3)])
+        assert (backend.recorded, backend.replayed) == (3, 4)
+
+    def test_an_error_ends_it(self) -> None:
+        def failing(graphs: Graphs) -> Steps[None]:
+            yield Call(graphs, doubled, ({"x": torch.ones(1, 2)}, None))
+            raise ValueError("no")
+
+        graphs = Graphs(nn.Identity(), StandIn())
+        with pytest.raises(ValueError, match="no"):
+            together([increments(graphs, 1.0, 1, 2), failing(graphs)])
+
+
 def on_stand_in(tracker: AlphaRefineTracker) -> StandIn:
     """Let the CPU go the way of the GPU."""
     backend = StandIn()
@@ -187,6 +231,52 @@ class TestTracker:
                 assert np.array_equal(found.box, expected[number].box)
                 assert np.array_equal(found.probabilities, expected[number].probabilities)
         assert backend.recorded == 3
+
+    def test_several_targets_go_in_one_batch(
+        self, make_tracker: Callable[..., AlphaRefineTracker]  # noqa: F811
+    ) -> None:
+        images, boxes = video(5), [BOX, (20.0, 20.0, 40.0, 30.0), (60.0, 30.0, 30.0, 30.0)]
+        prototype = make_tracker()
+        expected = [copy.copy(prototype) for _ in boxes]
+        for tracker, box in zip(expected, boxes):
+            tracker.initialize(images[0], box)
+        backend = on_stand_in(prototype)
+        targets = MultiTargetTracker(prototype)
+        targets.initialize(images[0], boxes[:2])
+        assert backend.recorded == 6  # of one and of two targets, none is left to the next frame
+        found = [targets.track(images[1], boxes[2:]), *([] for _ in images[2:])]
+        assert backend.recorded == 9
+        expected[2].initialize(images[1], boxes[2])
+        for number in range(1, len(images)):
+            if number > 1:
+                before = backend.replayed
+                found[number - 1] = targets.track(images[number])
+                if number == 2:
+                    # Search, ascent and segmentation of all three at once; the second look is each target's own.
+                    assert 3 <= backend.replayed - before <= 6
+            for tracker, result, own in zip(expected[: 2 if number == 1 else 3], found[number - 1], targets._targets):
+                alone_found = tracker.track(images[number])
+                np.testing.assert_allclose(result.box, alone_found.box, atol=0.05)
+                np.testing.assert_allclose(result.probabilities, alone_found.probabilities, atol=0.02)
+                assert result.score == pytest.approx(alone_found.score, abs=1e-3)
+                own.base.correct(alone_found.box)
+        assert backend.recorded == 9
+
+    def test_a_target_that_is_lost_goes_alone(
+        self, make_tracker: Callable[..., AlphaRefineTracker], monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    ) -> None:
+        images = video(3)
+        prototype = make_tracker()
+        backend = on_stand_in(prototype)
+        targets = MultiTargetTracker(prototype)
+        targets.initialize(images[0], [BOX, (20.0, 20.0, 40.0, 30.0)])
+        lost = targets._targets[1].base
+        never = replace(lost._settings.localization, not_found_threshold=np.inf)
+        monkeypatch.setattr(lost, "_settings", replace(lost._settings, localization=never))
+        before = lost.state.position.clone()
+        results = targets.track(images[1])
+        assert lost.decision is Decision.NOT_FOUND and torch.allclose(lost.state.position, before, atol=1)
+        assert len(results) == 2 and backend.recorded == 6
 
     def test_full_memory_drops_the_recordings(
         self, make_tracker: Callable[..., AlphaRefineTracker]  # noqa: F811
@@ -238,21 +328,24 @@ def no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestNothingIsWaitedFor:
     """On the meta device whatever looks at a value fails, and a copy from or to the host cannot hide."""
 
+    @pytest.mark.parametrize("targets", [1, 3])
     @pytest.mark.parametrize("config", [SUPER_DIMP_LITE, SUPER_DIMP_50], ids=["lite", "vot2020"])
     @torch.no_grad()
-    def test_search_and_ascent(self, config: SuperDiMPConfig, request: pytest.FixtureRequest) -> None:
+    def test_search_and_ascent(
+        self, config: SuperDiMPConfig, targets: int, request: pytest.FixtureRequest
+    ) -> None:
         network = self.prepared(build_super_dimp, config)
-        images = torch.empty(1, 3, 256, 256, device=META)
-        target_filter = torch.empty(1, config.classification_channels, 4, 4, device=META)
+        images = torch.empty(targets, 3, 256, 256, device=META)
+        filters = torch.empty(targets, config.classification_channels, 4, 4, device=META)
         modulation = tuple(torch.empty(1, width, 1, 1, device=META) for width in config.iou_channels)
-        folded = fold_modulation(network.bb_regressor, modulation)
-        ascent, boxes = Ascent(BoxRefinementSettings()), torch.empty(10, 4, device=META)
-        backbone, _, _ = search(network, images, target_filter)  # also as a warm-up
+        folded = tuple(torch.stack([part] * targets) for part in fold_modulation(network.bb_regressor, modulation))
+        ascent, boxes = Ascent(BoxRefinementSettings()), torch.empty(targets, 10, 4, device=META)
+        backbone, _, _ = search(network, images, filters)  # also as a warm-up
         ascent(network, backbone, folded, boxes)
         request.getfixturevalue("no_lists")
         with NoWaiting():
-            assert search(network, images, target_filter)[2].shape == (1, 1, 17, 17)
-            assert ascent(network, backbone, folded, boxes).shape == (10, 5)
+            assert search(network, images, filters)[2].shape == (targets, 1, 17, 17)
+            assert ascent(network, backbone, folded, boxes).shape == (targets, 10, 5)
 
     @pytest.mark.parametrize("config", [MASK_REFINER_LITE, MASK_REFINER_50], ids=["lite", "vot2020"])
     @torch.no_grad()

@@ -72,6 +72,35 @@ class TestPacking:
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
         assert torch.equal(images, before)
 
+    @pytest.mark.parametrize("way, inputs, outputs, kernel, stride, side", [
+        ("_as_product", 24, 16, 1, 1, 12), ("_as_product", 24, 16, 1, 2, 13), ("_as_product", 24, 16, 1, 1, 1),
+        ("_fused", 64, 64, 1, 1, 32), ("_plainly", 24, 16, 3, 1, 12), ("_plainly", 24, 16, 3, 2, 13),
+        ("_fused", 32, 16, 3, 1, 32), ("_fused", 1, 16, 3, 1, 12), ("_by_winograd", 128, 128, 3, 1, 24),
+    ])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_every_way_computes_the_same(
+        self, way: str, inputs: int, outputs: int, kernel: int, stride: int, side: int, bias: bool
+    ) -> None:
+        torch.manual_seed(0)
+        plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias).requires_grad_(False)
+        if not can_pack(plain):
+            pytest.skip("torch cannot pack convolutions here")
+        x = torch.randn(1, inputs, side, side).to(memory_format=torch.channels_last)
+        expected, before = plain(x), x.clone()
+        added = torch.randn(expected.shape).to(memory_format=torch.channels_last)
+        for always in (False, True):
+            packed = PackedConvolution(plain, rectify=always)
+            for more in (None, added):
+                for rectify in (False, True):
+                    total = expected if more is None else expected + more
+                    found = packed(x, more, rectify)
+                    torch.testing.assert_close(
+                        found, total.relu() if rectify or always else total, rtol=1e-4, atol=1e-4
+                    )
+                    assert found.is_contiguous(memory_format=torch.channels_last)
+            assert packed._run == getattr(packed, way)
+        assert torch.equal(x, before)
+
     def test_falls_back_where_torch_lacks_the_operators(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         convolution._packing_works.cache_clear()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from tracker_ar.models import convolution as models_convolution
 from tracker_ar.models.convolution import PackedConvolution, can_pack
 from tracker_ar.ops import winograd
 from tracker_ar.ops.winograd import WinogradConvolution, pays
@@ -51,6 +52,7 @@ def test_is_chosen_for_many_channels_and_tiles(outputs: int, inputs: int, side: 
 def test_takes_part_in_packed_convolutions(monkeypatch: pytest.MonkeyPatch, bias: bool, side: int) -> None:
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 4)
     monkeypatch.setattr(winograd, "FEWEST_TILES", 9)
+    monkeypatch.setattr(models_convolution, "LARGEST_PLAIN", 0)
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(8, 4, 3, padding=1, bias=bias).requires_grad_(False)
     if not can_pack(convolution):
@@ -64,9 +66,9 @@ def test_takes_part_in_packed_convolutions(monkeypatch: pytest.MonkeyPatch, bias
     ):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         assert found.is_contiguous(memory_format=torch.channels_last)
-    assert packed._winograd is not None
+    assert packed._run == packed._by_winograd
     other = torch.rand(1, 8, side + 1, side)
     torch.testing.assert_close(packed(other), convolution(other), rtol=1e-4, atol=1e-4)
     strided = PackedConvolution(torch.nn.Conv2d(8, 4, 3, stride=2, padding=1).requires_grad_(False), rectify=False)
     strided(x)
-    assert strided._winograd is None
+    assert strided._run == strided._fused

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tracker_ar.base import BaseTracker
+from tracker_ar.base import BaseResult, BaseTracker
 from tracker_ar.crops import as_rgb_image
 from tracker_ar.device_crops import uploaded_once
 from tracker_ar.errors import InputError
@@ -22,7 +22,7 @@ from tracker_ar.fallback import Movable, announce, is_out_of_memory, on_cpu_when
 from tracker_ar.geometry import Region, clip_box, region_box
 from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES, Profile
-from tracker_ar.refine import Refiner
+from tracker_ar.refine import Refinement, Refiner
 
 CPU = torch.device("cpu")
 
@@ -66,6 +66,15 @@ class AlphaRefineTracker:
         Raises InputError for an image that cannot be used and for a call before `initialize`; the next good frame
         is tracked as if the bad one had not been.
         """
+        image = self.ready(image)
+        with uploaded_once(image):
+            found = self.base.track(image)
+            box, confident = self.accept(found)
+            refined = self.refiner.refine(image, box, learn=confident)
+        return prediction_of(box, found, refined)
+
+    def ready(self, image: np.ndarray) -> np.ndarray:
+        """The image as it is worked on, if it can be."""
         if self._image_size is None:
             raise InputError("track() was called before initialize(): give the first frame and its region first.")
         image = as_rgb_image(image)
@@ -76,15 +85,20 @@ class AlphaRefineTracker:
             )
         if self._learned_on != self.refiner.device:
             self._start_again()  # another target, which shares the networks, has moved them
-        with uploaded_once(image):
-            found = self.base.track(image)
-            box = clip_box(found.box, self._image_size, self.profile.minimum_side)
-            self.base.correct(box)
-            self._last_box = box
-            confident = found.score is None or found.score >= self.profile.confident_score
-            refined = self.refiner.refine(image, box, learn=confident)
-        score = refined.score if found.score is None else found.score
-        return Prediction(box, refined.mask, score, refined.probabilities)
+        return image
+
+    def accept(self, found: BaseResult) -> tuple[np.ndarray, bool]:
+        """The base tracker's box, clipped and given back to it, and whether it is confident."""
+        box = clip_box(found.box, self._image_size, self.profile.minimum_side)
+        self.base.correct(box)
+        self._last_box = box
+        return box, found.score is None or found.score >= self.profile.confident_score
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether several targets go through the networks faster in one batch: on a GPU, with SuperDiMP as the base."""
+        graphs = getattr(self.base, "graphs", None)
+        return graphs is not None and graphs.active and self.refiner.graphs.active
 
     def move_to_cpu(self) -> bool:
         """Go on on the CPU; False where that is so already."""
@@ -113,6 +127,11 @@ class AlphaRefineTracker:
         """A tracker with the same networks and settings that has yet to be given its target."""
         # What base tracker and refiner know of a target they put beside their networks anew in `initialize`.
         return AlphaRefineTracker(copy.copy(self.base), copy.copy(self.refiner), self.profile)
+
+
+def prediction_of(box: np.ndarray, found: BaseResult, refined: Refinement) -> Prediction:
+    """What a frame's result is, of the clipped box and what both parts of the tracker said."""
+    return Prediction(box, refined.mask, refined.score if found.score is None else found.score, refined.probabilities)
 
 
 def build_tracker(

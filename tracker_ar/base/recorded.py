@@ -12,13 +12,13 @@ from tracker_ar.profiles import BoxRefinementSettings
 
 
 def search(
-    network: SuperDiMP, images: Tensor, target_filter: Tensor
+    network: SuperDiMP, images: Tensor, filters: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Search region (1, 3, S, S), ImageNet-normalised, and filter (1, C, k, k) -> the backbone's layers, the
-    classification features, and the scores (1, 1, h, w)."""
+    """Search regions (N, 3, S, S), ImageNet-normalised, and filters (N, C, k, k) of N targets -> the backbone's layers,
+    the classification features, and the scores (N, 1, h, w)."""
     backbone = network.extract_backbone(images)
     features = network.classification_features(backbone)
-    return backbone, features, network.classifier.scores(target_filter, features)
+    return backbone, features, network.classifier.scores(filters, features[None]).transpose(0, 1)
 
 
 class Ascent:
@@ -28,8 +28,13 @@ class Ascent:
         self._settings = settings
 
     def __call__(self, network: SuperDiMP, backbone: dict[str, Tensor], folded: Folded, boxes: Tensor) -> Tensor:
-        """folded: see `ModulatedIoU`; boxes (n, 4) x, y, w, h in pixels of the search region -> (n, 5), refined boxes
-        and their predicted IoU: see `ascend`."""
-        predict = ModulatedIoU(network.bb_regressor, folded, whole_maps=True)
-        refined, iou = ascend(predict.on(network.iou_features(backbone)), boxes, self._settings)
-        return torch.cat((refined, iou[:, None]), dim=1)
+        """folded: see `ModulatedIoU`, of N targets; boxes (N, n, 4) x, y, w, h in pixels of the search regions ->
+        (N, n, 5), refined boxes and their predicted IoU: see `ascend`."""
+        features = network.iou_features(backbone)
+        results = []
+        for target, start in enumerate(boxes):
+            predict = ModulatedIoU(network.bb_regressor, tuple(part[target] for part in folded), whole_maps=True)
+            own = tuple(level[target : target + 1] for level in features)
+            refined, iou = ascend(predict.on(own), start, self._settings)
+            results.append(torch.cat((refined, iou[:, None]), dim=1))
+        return torch.stack(results)

@@ -18,7 +18,7 @@ from tracker_ar.base.randomness import RandomSource
 from tracker_ar.base.recorded import Ascent, search
 from tracker_ar.crops import SearchRegion, normalize, sample_patch
 from tracker_ar.device_crops import on_device, search_region
-from tracker_ar.models.graphs import graphs_for
+from tracker_ar.models.graphs import Call, Steps, alone, graphs_for
 from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.precision import in_float32
 from tracker_ar.models.super_dimp import SuperDiMP
@@ -79,17 +79,21 @@ class SuperDiMPTracker:
         self._refined_position: Tensor | None = None
         self._learn_first_frame(image)
         if self.graphs.active:
-            self._record(image)
+            alone(self.rehearse(image))
 
     @in_float32
-    @torch.no_grad()
     def track(self, image: np.ndarray) -> BaseResult:
         """Find the target in the next frame, (H, W, 3) uint8 RGB of the first frame's size."""
+        return alone(self.steps(image))
+
+    @torch.no_grad()
+    def steps(self, image: np.ndarray) -> Steps[BaseResult]:
+        """`track`, to be run together with the steps of other targets."""
         self.frame_number += 1
         settings, state = self._settings, self.state
         region = self._cut(image)
         images = normalize(region.patch).to(self.device)
-        backbone, features, scores = self.graphs.run(search, images, self.filter)
+        backbone, features, scores = yield Call(self.graphs, search, (images, self.filter))
         self.scores = scores[0, 0].float().cpu()
         geometry = self._geometry(region.coords, features)
 
@@ -98,7 +102,14 @@ class SuperDiMPTracker:
             state.position = keep_inside(
                 geometry.position + translation, state.size, self._image_size, settings.localization.inside_ratio
             )
-            self._refine_box(backbone, geometry)
+            start = self._start_boxes(geometry)
+            if self.graphs.active:
+                rated = (yield self._ascent_call(backbone, start))[0].cpu()
+                box = best_box(rated[:, :4], rated[:, 4], settings.box_refinement)
+            else:
+                box = self._refine_box(backbone, start)
+            if box is not None:
+                self._take_over(box, geometry)
         if decision.learns:
             self._learn(features, self._box_in_search(geometry), decision)
         if decision is not Decision.NOT_FOUND:
@@ -151,13 +162,13 @@ class SuperDiMPTracker:
         gain = kept.to(features) / (1 - settings.dropout_probability)
         return features * gain[:, :, None, None]
 
-    def _record(self, image: np.ndarray) -> None:
+    @torch.no_grad()
+    def rehearse(self, image: np.ndarray) -> Steps[None]:
         """Record now what the next frames replay: a first replay would cost the first frame a second."""
         images = normalize(self._cut(image).patch)
-        backbone, _, _ = self.graphs.run(search, images, self.filter)
+        backbone, _, _ = yield Call(self.graphs, search, (images, self.filter))
         middle = torch.cat((self._input / 4, self._input / 2)).to(self.device)
-        boxes = middle.expand(1 + self._settings.box_refinement.random_boxes, 4)
-        self.graphs.run(self._ascent, backbone, self._target_iou.folded, boxes)
+        yield self._ascent_call(backbone, middle.expand(1 + self._settings.box_refinement.random_boxes, 4))
 
     # ---- one frame
 
@@ -181,22 +192,25 @@ class SuperDiMPTracker:
         cells = torch.tensor(features.shape[-2:], dtype=torch.float32)
         return SearchGeometry(position, scale, self._input / cells)
 
-    def _refine_box(self, backbone: dict[str, Tensor], geometry: SearchGeometry) -> None:
+    def _start_boxes(self, geometry: SearchGeometry) -> Tensor:
         settings = self._settings.box_refinement
-        start = jittered_boxes(
-            self._box_in_search(geometry), self.random.box_noise(settings.random_boxes), settings
-        ).to(self.device)
-        if self.graphs.active:
-            rated = self.graphs.run(self._ascent, backbone, self._target_iou.folded, start).cpu()
-            box = best_box(rated[:, :4], rated[:, 4], settings)
-        else:
-            features = self._network.iou_features(backbone)
-            # Hundreds of small operators: what torch keeps track of for each even without gradients adds up.
-            with torch.inference_mode():
-                boxes, iou = ascend(self._target_iou.on(features), start, settings)
-                box = best_box(boxes.cpu(), iou.cpu(), settings)
-        if box is None:
-            return
+        noise = self.random.box_noise(settings.random_boxes)
+        return jittered_boxes(self._box_in_search(geometry), noise, settings).to(self.device)
+
+    def _ascent_call(self, backbone: dict[str, Tensor], start: Tensor) -> Call:
+        folded = tuple(part[None] for part in self._target_iou.folded)
+        return Call(self.graphs, self._ascent, (backbone, folded, start[None]))
+
+    def _refine_box(self, backbone: dict[str, Tensor], start: Tensor) -> Tensor | None:
+        """Operator by operator."""
+        features, settings = self._network.iou_features(backbone), self._settings.box_refinement
+        # Hundreds of small operators: what torch keeps track of for each even without gradients adds up.
+        with torch.inference_mode():
+            boxes, iou = ascend(self._target_iou.on(features), start, settings)
+            return best_box(boxes.cpu(), iou.cpu(), settings)
+
+    def _take_over(self, box: Tensor, geometry: SearchGeometry) -> None:
+        """The box, (4,) x, y, w, h in pixels of the search region, is where the target is."""
         center = (box[:2] + box[2:] / 2).flip(0)
         position = (center - (self._input - 1) / 2) * geometry.scale + geometry.position
         size = box[2:].flip(0) * geometry.scale

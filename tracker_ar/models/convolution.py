@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tracker_ar.ops.winograd import WinogradConvolution, pays
+
+# Multiply-accumulates up to which a 1 x 1 convolution is faster as a matrix product, and any other one left to torch.
+LARGEST_PRODUCT, LARGEST_PLAIN = 2_000_000, 2_500_000
+# With fewer channels torch's own way is the slower one all the same.
+FEWEST_PLAIN_CHANNELS = 8
 
 
 def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: Tensor | None = None) -> Tensor:
@@ -36,9 +42,9 @@ def convolve_part(
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
-    The operators are those that torch's own compiler calls, or Winograd's algorithm where that is faster. Weights are
-    laid out for single images of the first one's size; any other batch goes the plain way, since a layout can be many
-    times slower for another size.
+    Of four ways the one that is fastest for the size of the maps: the fused operators that torch's own compiler calls,
+    Winograd's algorithm, a matrix product, torch's plain convolution. Weights are laid out for single images of the first
+    one's size; any other batch goes the plain way, since a layout can be many times slower for another size.
     """
 
     def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
@@ -47,9 +53,7 @@ class PackedConvolution(nn.Conv2d):
         self.__dict__.update({name: value for name, value in vars(convolution).items() if not name.startswith("_")})
         self.weight, self.bias = convolution.weight, convolution.bias
         self.rectify = rectify
-        self._packed: Tensor | None = None
         self._made_for: torch.Size | None = None
-        self._winograd: WinogradConvolution | None = None
         self._parts: dict[tuple[int, int], PackedConvolution] = {}
 
     def part(self, channels: slice) -> PackedConvolution:
@@ -66,20 +70,53 @@ class PackedConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor, added: Tensor | None = None, rectify: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, O, H', W'); `added` has the shape of the result."""
-        rectify = rectify or self.rectify
-        shape = self.padding, self.stride, self.dilation, self.groups
         if self._made_for is None and len(x) == 1:
-            self._made_for = x.shape
-            if shape == ((1, 1), (1, 1), (1, 1), 1) and self.kernel_size == (3, 3) and pays(self.weight, x.shape[2:]):
-                self._winograd = WinogradConvolution(self.weight, x.shape[2:])
-            else:
-                self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
-        if x.shape != self._made_for:
-            return _finished(super().forward(x), added, rectify)
-        if self._winograd is not None:
-            result = self._winograd(x)
-            return _finished(result.clone() if self.bias is None else result + self.bias[:, None, None], added, rectify)
+            self._made_for, self._run = x.shape, self._fastest(x)
+        run = self._run if x.shape == self._made_for else self._plainly
+        return run(x, added, rectify or self.rectify)
+
+    def _fastest(self, x: Tensor) -> Callable[[Tensor, Tensor | None, bool], Tensor]:
+        """The way for maps of the shape of `x`; what it needs is laid out here.
+
+        A call of torch's fused operator takes some 50 to 90 microseconds beside its arithmetic: much for a small map.
+        """
+        shape = self.padding, self.stride, self.dilation, self.groups
+        rows, columns = (-(-side // stride) for side, stride in zip(x.shape[2:], self.stride))
+        work = self.weight.numel() * rows * columns
+        if self.kernel_size == (1, 1) and shape[0::2] == ((0, 0), (1, 1)) and self.groups == 1:
+            if work <= LARGEST_PRODUCT:
+                self._matrix = self.weight.flatten(1).T.contiguous()
+                return self._as_product
+        elif work <= LARGEST_PLAIN and self.in_channels >= FEWEST_PLAIN_CHANNELS:
+            return self._plainly
+        if shape == ((1, 1), (1, 1), (1, 1), 1) and self.kernel_size == (3, 3) and pays(self.weight, x.shape[2:]):
+            self._winograd = WinogradConvolution(self.weight, x.shape[2:])
+            return self._by_winograd
+        return self._fusing(x)
+
+    def _fusing(self, x: Tensor) -> Callable[[Tensor, Tensor | None, bool], Tensor]:
+        shape = self.padding, self.stride, self.dilation, self.groups
+        self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
+        return self._fused
+
+    def _plainly(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
+        return _finished(super().forward(x), added, rectify)
+
+    def _as_product(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
+        """Of one cell each."""
+        cells = x[0, :, :: self.stride[0], :: self.stride[1]].permute(1, 2, 0)
+        rows = cells.reshape(-1, self.in_channels)
+        result = rows @ self._matrix if self.bias is None else torch.addmm(self.bias, rows, self._matrix)
+        return _finished(result.view(1, *cells.shape[:2], -1).permute(0, 3, 1, 2), added, rectify)
+
+    def _by_winograd(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
+        result = self._winograd(x)
+        return _finished(result.clone() if self.bias is None else result + self.bias[:, None, None], added, rectify)
+
+    def _fused(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
+        """By the operators that torch's own compiler calls."""
         run = torch.ops.mkldnn._convolution_pointwise
+        shape = self.padding, self.stride, self.dilation, self.groups
         # Each of the two operators has its own word for nothing.
         if added is None:
             return run(x, self._packed, self.bias, *shape, "relu" if rectify else "none", [], "")
@@ -111,11 +148,11 @@ def _packing_works() -> bool:
     convolution = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
     x, added = (torch.rand(1, 8, 6, 6, generator=generator).to(memory_format=torch.channels_last) for _ in range(2))
     try:
-        packed = PackedConvolution(convolution, rectify=False)
+        fused = PackedConvolution(convolution, rectify=False)._fusing(x)
         result = convolution(x)
         pairs = (
-            (packed(x, added, rectify=True), F.relu(result + added)), (packed(x, added), result + added),
-            (packed(x), result),
+            (fused(x, added, True), F.relu(result + added)), (fused(x, added, False), result + added),
+            (fused(x, None, False), result),
         )
         return all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
     except (RuntimeError, AttributeError, TypeError):

@@ -4,16 +4,19 @@ On a GPU a frame is over a thousand small operators, and launching them takes lo
 launched as a whole, but replays exactly what was recorded: the same kernels on the same memory. So a function that is
 to be recorded maps tensors to tensors, looks at no value, makes no tensor from Python numbers other than by filling,
 and copies nothing between devices. Whatever changes from frame to frame or from target to target is an input.
+
+Several targets go through a network in one batch: what follows a target is a generator of `Call`s, so that `together`
+can let all targets come to the same place and launch once for all of them.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,7 @@ from tracker_ar.models.precision import tf32_allowed
 WARM_UPS = 3  # libraries choose and prepare their kernels in the first runs, which must not happen in a recording
 MOST_RECORDINGS = 16  # each holds the memory of its intermediate results
 Replay = Callable[[], None]
+Result = TypeVar("Result")
 
 
 class Backend(Protocol):
@@ -131,8 +135,7 @@ class Graphs:
         leaves, structure = tree_flatten(inputs)
         if self._failed:
             return None, leaves
-        forms = tuple(None if leaf is None else (leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
-        key = function, str(structure), forms
+        key = function, _forms(inputs)
         if key not in self._recordings:
             try:
                 recording = self._record(function, leaves, structure)
@@ -158,6 +161,72 @@ class Graphs:
         device = next(leaf.device for leaf in own if leaf is not None)
         results, replay = self._backend.record(lambda: self._plainly(function, inputs), device)
         return _Recording(own, results, replay)
+
+
+@dataclass(frozen=True)
+class Call:
+    """`function(network, *inputs)` of one target, to be run by `graphs`; the first dimension of every tensor, of the inputs
+    and of what is returned, is that of targets."""
+
+    graphs: Graphs
+    function: Callable[..., Any]
+    inputs: tuple[Any, ...]
+
+    def __call__(self) -> Any:
+        """What it returns."""
+        return self.graphs.run(self.function, *self.inputs)
+
+    def joins(self, other: Call) -> bool:
+        """Whether both can be run as one, on a GPU that is to be fast."""
+        if not (self.graphs.active and self.graphs is other.graphs and self.function == other.function):
+            return False
+        return _forms(self.inputs) == _forms(other.inputs)
+
+
+Steps = Generator[Call, Any, Result]
+
+
+@torch.no_grad()
+def alone(steps: Steps[Result]) -> Result:
+    """What the steps of one target return in the end."""
+    try:
+        call = next(steps)
+        while True:
+            call = steps.send(call())
+    except StopIteration as end:
+        return end.value
+
+
+@torch.no_grad()
+def together(targets: Sequence[Steps[Result]]) -> list[Result]:
+    """What the steps of several targets return. Where all of them want the same, it is run once, in one batch: with
+    fewer, that would be another recording for every number of them."""
+    results: dict[int, Result] = {}
+    answers: dict[int, Any] = dict.fromkeys(range(len(targets)))
+    while answers:
+        calls: dict[int, Call] = {}
+        for index, answer in answers.items():
+            try:
+                calls[index] = targets[index].send(answer)
+            except StopIteration as end:
+                results[index] = end.value
+        answers = dict(zip(calls, _answered(list(calls.values()), len(targets))))
+    return [results[index] for index in range(len(targets))]
+
+
+def _answered(calls: list[Call], targets: int) -> list[Any]:
+    if len(calls) < max(targets, 2) or not all(calls[0].joins(call) for call in calls):
+        return [call() for call in calls]
+    leaves = [tree_flatten(call.inputs)[0] for call in calls]
+    joined = [None if parts[0] is None else torch.cat(parts) for parts in zip(*leaves)]
+    found = calls[0].graphs.run(calls[0].function, *tree_unflatten(joined, tree_flatten(calls[0].inputs)[1]))
+    return [tree_map_only(Tensor, lambda value: value[index : index + 1], found) for index in range(len(calls))]
+
+
+def _forms(inputs: Any) -> Any:
+    """Structure, shapes, dtypes and devices: what must be equal for one recording."""
+    leaves, structure = tree_flatten(inputs)
+    return str(structure), tuple(None if leaf is None else (leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
 
 
 def _out_of_memory(error: BaseException | None) -> torch.cuda.OutOfMemoryError | None:

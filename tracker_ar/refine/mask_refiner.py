@@ -19,7 +19,7 @@ from tracker_ar.crops import (
 from tracker_ar.device_crops import on_device, paste, refiner_patch
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region, box_from_mask, box_iou, clip_box, region_box
-from tracker_ar.models.graphs import graphs_for
+from tracker_ar.models.graphs import Call, Steps, alone, graphs_for
 from tracker_ar.models.inference import move, prepare_for_inference
 from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, Target
 from tracker_ar.models.precision import in_float32
@@ -103,36 +103,47 @@ class Refiner:
         self._since_second_look = self._settings.second_look_interval
         self._correction: Correction | None = None
         if self.graphs.active:
-            self._segment_on_device(image, box)  # records it
+            alone(self.rehearse(image, box))
+
+    @torch.inference_mode()
+    def rehearse(self, image: np.ndarray, box: np.ndarray) -> Steps[None]:
+        """Record now what the next frames replay: a first replay would cost the first frame a second."""
+        yield from self._segment(image, box)
 
     @in_float32
-    @torch.inference_mode()
     def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
         """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels.
 
         learn: whether the target model, where there is one, may learn from this frame. Raises InputError for a call
         before `initialize` and for an image or box that cannot be used.
         """
+        return alone(self.steps(image, box, learn))
+
+    @torch.inference_mode()
+    def steps(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Steps[Refinement]:
+        """`refine`, to be run together with the steps of other targets."""
         if self._target is None:
             raise InputError("refine() was called before initialize(): give the first frame and its region first.")
         image = as_rgb_image(image)
-        refinement, found = self._look(image, np.asarray(box, dtype=np.float64))
+        refinement, found = yield from self._look(image, np.asarray(box, dtype=np.float64))
         if learn and refinement.score > 0:
             self._learn(found, refinement.score)
         return refinement
 
-    def _look(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
+    def _look(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
         self._since_second_look += 1
         may_repeat = self._settings.second_look > 0 and self._since_second_look >= self._settings.second_look_interval
         if self._correction is not None and not may_repeat:
-            return self._segment(image, clip_box(self._correction.of(box), image.shape[:2]))
+            return (yield from self._segment(image, clip_box(self._correction.of(box), image.shape[:2])))
         self._correction = None
-        first, found = self._segment(image, box)
-        return self._second_look(image, box, first, found) if may_repeat else (first, found)
+        first, found = yield from self._segment(image, box)
+        if not may_repeat:
+            return first, found
+        return (yield from self._second_look(image, box, first, found))
 
-    def _segment(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
+    def _segment(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
         if self.graphs.active:
-            return self._segment_on_device(image, box)
+            return (yield from self._segment_on_device(image, box))
         crop = self._crop(image, box)
         found = self._network.segment(self._target, self._input(crop))
         inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
@@ -153,19 +164,20 @@ class Refiner:
         around = box_from_mask(inside) + [left, top, 0, 0]
         return Refinement(mask, around, float(cv2.mean(seen, inside)[0]), probabilities)
 
-    def _segment_on_device(self, image: np.ndarray, box: np.ndarray) -> tuple[Refinement, Segmentation]:
+    def _segment_on_device(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
         """The same where graphs are replayed; the probabilities of the image's pixels are all that is waited for."""
         settings, target = self._settings, self._target
         patch, window = refiner_patch(
             on_device(image, self.device), box, settings.search_factor, settings.input_size
         )
-        probabilities, logits, stages = self.graphs.run(segment, normalize(patch), target.kernel, target.weights)
+        inputs = normalize(patch), target.kernel, target.weights
+        probabilities, logits, stages = yield Call(self.graphs, segment, inputs)
         pasted = paste(probabilities[0, 0], window, image.shape[:2]).cpu().numpy()
         return self._described(pasted, window, box), Segmentation(logits, stages)
 
     def _second_look(
         self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation
-    ) -> tuple[Refinement, Segmentation]:
+    ) -> Steps[tuple[Refinement, Segmentation]]:
         """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask. The second
         result counts if it is as sure as the first and keeps most of it; the crops of the next frames are then placed as
         this one, as seen from the box, until another second look is due."""
@@ -173,7 +185,7 @@ class Refiner:
         if first.score < SURE or box_iou(first.box, box) >= self._settings.second_look:
             return first, found
         self._since_second_look = 0
-        second, found_again = self._segment(image, around)
+        second, found_again = yield from self._segment(image, around)
         kept = np.count_nonzero(second.mask & first.mask) / np.count_nonzero(first.mask)
         if second.score < first.score or kept < KEPT_BY_SECOND_LOOK:
             return first, found
