@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from tracker_ar import __version__
+from tracker_ar.atomic import write_atomically
 from tracker_ar.checkpoints import find_checkpoints, installed_profile
 from tracker_ar.evaluate import speed
 from tracker_ar.evaluate.accuracy import (
@@ -25,7 +26,7 @@ from tracker_ar.evaluate.accuracy import (
     find_sequences,
     measure,
 )
-from tracker_ar.evaluate.accuracy_report import format_tables, write_atomically, write_numbers, write_plots
+from tracker_ar.evaluate.accuracy_report import format_tables, write_numbers, write_plots
 from tracker_ar.evaluate.vot_format import SequenceInfo
 from tracker_ar.profiles import PROFILES
 from tracker_ar.tracker import build_tracker

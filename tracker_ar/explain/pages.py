@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tracker_ar.atomic import write_atomically
 from tracker_ar.base.localization import peak
-from tracker_ar.evaluate.accuracy_report import write_atomically
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference
 
