@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "errors": set(),
     "atomic": set(),
+    "options": set(),
     "geometry": {"errors"},
     "crops": {"errors", "geometry"},
     "device_crops": {"crops", "geometry"},
