@@ -94,6 +94,7 @@ def _overview(shown: dict[str, tuple[str, np.ndarray]], number: int) -> bytes:
         for axes, (caption, picture) in zip(figure.subplots(2, 4).flat, shown.values()):
             axes.imshow(picture)
             axes.set_title(caption, fontsize=9, loc="left")
+            axes.set_anchor("NW")  # pictures differ in shape
         for axes in figure.axes:
             axes.set_axis_off()
         data = io.BytesIO()
