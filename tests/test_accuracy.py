@@ -16,7 +16,7 @@ import torch
 
 from tracker_ar.base import BaseResult
 from tracker_ar.errors import DataError
-from tracker_ar.evaluate import accuracy, accuracy_report, benchmark_command
+from tracker_ar.evaluate import accuracy, benchmark_command
 from tracker_ar.evaluate.vot_format import encode_mask_line, inspect_sequence, write_list
 from tracker_ar.geometry import box_from_mask, mask_from_box
 from tracker_ar.profiles import LITE
@@ -211,14 +211,6 @@ def test_the_refiner_behind_another_base_tracker(monkeypatch: pytest.MonkeyPatch
     assert prediction.box.tolist() == box.tolist() and prediction.score == 0.5
     assert np.array_equal(prediction.mask, true_mask(2))
     assert compared.refiner is not refiner
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "new" / "results.json"
-    accuracy_report.write_atomically(file, b"old")
-    with pytest.raises(TypeError):
-        accuracy_report.write_atomically(file, "text, not bytes")
-    assert file.read_bytes() == b"old" and list(file.parent.iterdir()) == [file]
 
 
 @pytest.fixture

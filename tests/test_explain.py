@@ -13,7 +13,7 @@ from tracker_ar import build_tracker, cli
 from tracker_ar.base import super_dimp
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, explain_frame, reference_of
-from tracker_ar.explain.pages import describe, write_explanation
+from tracker_ar.explain.pages import _overview, describe, write_explanation
 from tracker_ar.models.neck import CorrelationNeck
 from tracker_ar.refine import Refiner
 
@@ -91,6 +91,15 @@ def test_frame_without_a_target(explained: tuple, tmp_path: Path) -> None:
     kept = [f"{stage}.png" for stage in STAGES if "boxes" not in stage]
     assert names == [*kept, "overview.png", "numbers.txt"]
     assert "none refined: the target was not found" in describe(lost, 7)
+
+
+def test_pictures_of_a_row_align_at_the_top() -> None:
+    shapes = [(40, 40), (40, 80), (80, 40), (40, 50)]
+    shown = {str(number): ("caption" + "\n" * (number % 2), np.full((*shape, 3), (255, 0, 255), np.uint8))
+             for number, shape in enumerate(shapes)}
+    page = cv2.imdecode(np.frombuffer(_overview(shown, 1), np.uint8), cv2.IMREAD_COLOR)
+    columns = np.array_split((page == (255, 0, 255)).all(axis=2), len(shapes), axis=1)
+    assert np.ptp([column.any(axis=1).argmax() for column in columns]) <= 1
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # What each part of the project may import of the others; a part may always import itself.
 BELOW = {
     "errors": set(),
+    "atomic": set(),
+    "options": set(),
     "geometry": {"errors"},
     "crops": {"errors", "geometry"},
     "device_crops": {"crops", "geometry"},
@@ -21,7 +23,7 @@ BELOW = {
     "profiles": {"models"},
     "inert_pickle": {"errors"},
     "checkpoint_files": {"errors", "inert_pickle"},
-    "checkpoints": {"errors", "inert_pickle", "checkpoint_files", "models"},
+    "checkpoints": {"errors", "atomic", "inert_pickle", "checkpoint_files", "models"},
     "base": {"errors", "geometry", "crops", "device_crops", "models", "profiles"},
     "refine": {"errors", "geometry", "crops", "device_crops", "models", "profiles"},
     "prediction": set(),
@@ -52,7 +54,9 @@ def test_imports_run_one_way(part: str) -> None:
         assert not above, f"{file.name} imports {above}"
 
 
-@pytest.mark.parametrize("module", ["tracker_ar.cli", "vot_wrapper.launch", "vot_wrapper.protocol"])
+@pytest.mark.parametrize("module", [
+    "tracker_ar.cli", "tracker_ar.atomic", "vot_wrapper.launch", "vot_wrapper.protocol",
+])
 def test_starts_without_the_heavy_libraries(module: str) -> None:
     program = f"import sys, {module}; print(*sorted(sys.modules.keys() & {{'torch', 'cv2', 'numpy', 'vot', 'trax'}}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

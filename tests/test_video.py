@@ -19,7 +19,6 @@ from video_fixtures import (
     Builder,
     MovingBox,
     box_option,
-    picture,
     track,
     write_images,
     write_video,
@@ -119,17 +118,6 @@ def test_the_overlay_shows_the_targets_and_nothing_else(tmp_path: Path) -> None:
     assert inside[0] - inside[2] > 50  # the first colour is red, on grey
     assert np.abs(outside - 90).max() < 12
     capture.release()
-
-
-def test_painting_marks_the_mask_leaves_the_rest_and_the_input() -> None:
-    image = picture(0)
-    prediction = MovingBox()
-    prediction.initialize(image, (30, 28, 20, 12))
-    painted = overlay.paint(image, [prediction.track(image)])
-    assert np.array_equal(image, picture(0))
-    changed = (painted != image).any(axis=2)
-    assert changed[30:38, 34:50].all()
-    assert not changed[44:].any() and not changed[28:, :28].any()  # the label is above the box
 
 
 def test_several_targets_keep_their_order_and_do_not_overlap(folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from tracker_ar.atomic import replacement
 from tracker_ar.checkpoint_files import Checkpoint, read_checkpoint, read_header
 from tracker_ar.errors import CheckpointError, InputError
 from tracker_ar.inert_pickle import quote
@@ -206,21 +206,16 @@ def write_checkpoint(path: str | os.PathLike, state_dict: Mapping[str, torch.Ten
     kind: the `Slot.kind` that the weights are for; metadata: further text entries for the header.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     entries = {**(metadata or {}), "format": FORMAT, "kind": kind}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
-        save_file(tensors, temporary, metadata=entries)
-        temporary.chmod(0o644)  # save_file leaves it to its owner alone
-        os.replace(temporary, path)
+        with replacement(path) as temporary:
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state_dict.items()}
+            save_file(tensors, temporary, metadata=entries)
+            temporary.chmod(0o644)  # save_file leaves it to its owner alone
     except (OSError, SafetensorError) as error:  # the second when the disk is full
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"cannot write {path}: {reason}; free some space, or choose another place with "
                               f"{ENVIRONMENT_VARIABLE}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 # ---- installing the authors' checkpoints

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tracker_ar.errors import InputError
+from tracker_ar.options import DEVICE_HELP, PROFILE_HELP
 
 DEFAULT_PORT = 8020
 NEEDED = ("starlette", "uvicorn")
@@ -30,10 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT,
                         help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--profile", choices=["lite", "vot2020"],
-                        help="default: vot2020 where the authors' checkpoints are installed, else lite")
+    parser.add_argument("--profile", choices=["lite", "vot2020"], help=PROFILE_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--max-upload", type=int, default=512, metavar="MB", help="default: %(default)s")
     parser.add_argument("--max-frames", type=int, default=3000, metavar="N",
                         help="tracked of one video (default: %(default)s)")

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tracker_ar.atomic import replacement
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
@@ -180,9 +181,8 @@ def _frame_message(frame: TrackedFrame) -> dict:
 
 def _pack(folder: Path, archive: Path) -> None:
     """Move what is in `folder` into a zip file that appears when it is complete."""
-    unfinished = archive.with_suffix(".unfinished")
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+    with (replacement(archive) as unfinished,
+          zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed):
         for file in sorted(folder.rglob("*")):
             packed.write(file, file.relative_to(folder.parent))
-    unfinished.rename(archive)
     shutil.rmtree(folder)

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tracker_ar.atomic import write_atomically
 from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.accuracy import Measures, SequenceScores, mean_curves, mean_measures
 
@@ -107,17 +107,6 @@ def write_plots(folder: Path, scores: Sequence[SequenceScores]) -> list[Path]:
         figure.savefig(picture, format="png", dpi=120)
         write_atomically(folder / f"{name}.png", picture.getvalue())
     return [folder / f"{name}.png" for name in plots]
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader, or a stop at the wrong moment, never meets half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _curve_plot(

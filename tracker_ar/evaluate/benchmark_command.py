@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from tracker_ar import __version__
+from tracker_ar.atomic import write_atomically
 from tracker_ar.checkpoints import find_checkpoints, installed_profile
 from tracker_ar.evaluate import speed
 from tracker_ar.evaluate.accuracy import (
@@ -25,8 +26,9 @@ from tracker_ar.evaluate.accuracy import (
     find_sequences,
     measure,
 )
-from tracker_ar.evaluate.accuracy_report import format_tables, write_atomically, write_numbers, write_plots
+from tracker_ar.evaluate.accuracy_report import format_tables, write_numbers, write_plots
 from tracker_ar.evaluate.vot_format import SequenceInfo
+from tracker_ar.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.profiles import PROFILES
 from tracker_ar.tracker import build_tracker
 
@@ -42,12 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ), usage="%(prog)s SEQUENCES [SEQUENCES ...] [options]")
     accuracy.add_argument("sequences", type=Path, nargs="+", metavar="SEQUENCES",
                           help="a VOT-layout sequence, or a folder of them")
-    accuracy.add_argument("--profile", choices=list(PROFILES),
-                          help="default: vot2020 where the authors' checkpoints are installed, else lite")
+    accuracy.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
     accuracy.add_argument("--checkpoint", type=Path, metavar="DIR",
                           help="folder with the profile's checkpoints (default: the installed ones)")
-    accuracy.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
-    accuracy.add_argument("--plain", action="store_true", help=speed.PLAIN_HELP)
+    accuracy.add_argument("--device", default="auto", help=DEVICE_HELP)
+    accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
                           help="others to run beside it: OpenCV's CSRT and KCF (extra 'compare'), each also with "
                                "the refiner behind it, a box that never moves")

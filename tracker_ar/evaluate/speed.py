@@ -37,6 +37,7 @@ from tracker_ar.evaluate.speed_targets import time_targets
 from tracker_ar.evaluate.vot_format import inspect_sequence
 from tracker_ar.models.convolution import can_pack
 from tracker_ar.models.super_dimp import SuperDiMP
+from tracker_ar.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES
 from tracker_ar.tracker import AlphaRefineTracker, Region
@@ -47,7 +48,6 @@ WARM_UP = 5  # frames
 INITIALISATIONS = 3
 START_FRAMES = 22  # up to the first regular update of the filter, which is the most that a frame needs
 BASELINE = "without preparation"
-PLAIN_HELP = "run the networks layer by layer in float32, without what makes them fast"
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
                              f"(default: a made one, {MADE_SIZE[0]} x {MADE_SIZE[1]})")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
                         help="the target in the first image, pixels; not for a VOT-layout sequence")
-    parser.add_argument("--profile", choices=list(PROFILES),
-                        help="default: vot2020 where the authors' checkpoints are installed, else lite")
+    parser.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, metavar="DIR",
                          help="folder with the profile's checkpoints (default: the installed ones)")
     weights.add_argument("--random-weights", action="store_true",
                          help="fresh weights: the same work without checkpoints")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=_count, default=0, metavar="N",
                         help="of the CPU (default: torch's)")
     parser.add_argument("--frames", type=_count, default=60, metavar="N",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from tracker_ar.evaluate.accuracy_report import write_atomically
+from tracker_ar.atomic import write_atomically
 from tracker_ar.evaluate.speed_stages import ARITHMETIC, FIRST_FRAME_STAGES, STAGES
 
 REAL_TIME = 20  # frames a second, as the VOT toolkit takes it for sequences without a rate of their own

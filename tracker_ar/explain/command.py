@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from tracker_ar.errors import DataError, InputError
+from tracker_ar.options import DEVICE_HELP, PROFILE_HELP
 from tracker_ar.video.interrupts import interruptible
 from tracker_ar.video.sources import Frame, open_source
 from tracker_ar.video.targets import parse_box, regions_of
@@ -50,10 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="for the pictures; earlier ones there are replaced (default: NAME-explained)")
-    parser.add_argument("--profile", choices=["lite", "vot2020"],
-                        help="default: vot2020 where the authors' checkpoints are installed, else lite")
+    parser.add_argument("--profile", choices=["lite", "vot2020"], help=PROFILE_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
 def run(args: argparse.Namespace) -> int:

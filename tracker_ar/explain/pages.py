@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tracker_ar.atomic import write_atomically
 from tracker_ar.base.localization import peak
-from tracker_ar.evaluate.accuracy_report import write_atomically
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference
 
@@ -94,6 +94,7 @@ def _overview(shown: dict[str, tuple[str, np.ndarray]], number: int) -> bytes:
         for axes, (caption, picture) in zip(figure.subplots(2, 4).flat, shown.values()):
             axes.imshow(picture)
             axes.set_title(caption, fontsize=9, loc="left")
+            axes.set_anchor("NW")  # pictures differ in shape
         for axes in figure.axes:
             axes.set_axis_off()
         data = io.BytesIO()

@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tracker_ar import __version__
+from tracker_ar.atomic import write_atomically
 from tracker_ar.errors import EvaluationError
-from tracker_ar.evaluate.accuracy_report import write_atomically
 from tracker_ar.evaluate.sequences import WORKSPACE
 
 PAGE = Path("reports/alpharefine.html")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tracker_ar.atomic import write_atomically
 
 
 class Curves:
@@ -43,9 +44,7 @@ class Curves:
     def _forget_after(self, step: int) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
 
 def _step_of(line: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tracker_ar.atomic import replacement
 from tracker_ar.checkpoints import write_checkpoint
 from tracker_ar.errors import DataError
 from tracker_ar.train.curves import Curves
@@ -254,19 +254,14 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        temporary = self.checkpoint_path.with_suffix(".tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(state, temporary)
-            os.replace(temporary, self.checkpoint_path)
+            with replacement(self.checkpoint_path) as temporary:
+                torch.save(state, temporary)
         except (OSError, RuntimeError) as error:  # the second when the disk is full
             raise DataError(
                 f"cannot write {self.checkpoint_path}: {_reason(error)}; a checkpoint of before is still whole. "
                 "Free some space and run the same command again to go on from it"
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         metadata = {"recipe": self.task.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.folder / f"{self.task.kind}.safetensors"
         write_checkpoint(weights, half_precision(self.average), self.task.kind, metadata)

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tracker_ar.errors import DataError, InputError
+from tracker_ar.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.video.interrupts import interruptible, uninterrupted
 from tracker_ar.video.sources import Frame, Source, open_source
 from tracker_ar.video.targets import MOST_TARGETS, parse_box, regions_of, select_boxes
@@ -55,12 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     targets.add_argument("--mask", dest="targets", action="append", type=Path, metavar="FILE",
                          help="an image of the frame's size, black where there is no target")
     targets.add_argument("--select", action="store_true", help="draw boxes with the mouse")
-    parser.add_argument("--profile", choices=["lite", "vot2020"],
-                        help="default: vot2020 where the authors' checkpoints are installed, else lite")
+    parser.add_argument("--profile", choices=["lite", "vot2020"], help=PROFILE_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
-    parser.add_argument("--plain", action="store_true",
-                        help="run the networks layer by layer in float32, without what makes them fast")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--end", type=int, metavar="N", help="last frame (default: the source's)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the results (default: NAME-tracked)")

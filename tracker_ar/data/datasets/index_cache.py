@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker_ar.atomic import replacement
+
 _VERSION = 1
 
 
@@ -39,13 +41,6 @@ def cached_index(
     except (OSError, ValueError, zipfile.BadZipFile, EOFError):
         pass
     index = build(source)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.savez(file, **index)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with contextlib.suppress(OSError), replacement(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **index)
     return index
