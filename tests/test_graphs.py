@@ -40,12 +40,13 @@ META = torch.device("meta")
 class StandIn:
     """Records on the CPU, with the contract of a CUDA graph: the first results come from the first replay."""
 
-    def __init__(self, error: RuntimeError | None = None) -> None:
-        self.error = error
+    def __init__(self, error: RuntimeError | None = None, room: int = 0) -> None:
+        """error: of every recording after the first `room`."""
+        self.error, self.room = error, room
         self.recorded = self.replayed = 0
 
     def record(self, function: Callable[[], Any], device: torch.device) -> tuple[Any, Callable[[], None]]:
-        if self.error is not None:
+        if self.error is not None and self.recorded >= self.room:
             raise self.error
         self.recorded += 1
         results = tree_map_only(Tensor, lambda x: torch.full_like(x, torch.nan), function())
@@ -295,6 +296,23 @@ class TestTracker:
             assert len(targets.track(images[2])) == 2
         for part in (prototype.base, prototype.refiner):
             assert part.device == CPU and not part.graphs.active and not part.graphs._recordings
+
+
+    def test_memory_for_one_but_not_for_all(
+        self, make_tracker: Callable[..., AlphaRefineTracker]  # noqa: F811
+    ) -> None:
+        images, prototype = video(2), make_tracker()
+        backend = on_stand_in(prototype)
+        for part in (prototype.base, prototype.refiner):
+            move(part._network, torch.device("cpu:0"))  # stands for the GPU
+        backend.error, backend.room = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), 4
+        targets = MultiTargetTracker(prototype)
+        with pytest.warns(RuntimeWarning, match="The GPU is out of memory"):
+            targets.initialize(images[0], [BOX, (20, 20, 30, 30)])
+        assert prototype.refiner.device == CPU and not prototype.in_batches and backend.recorded == 4
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert all(found.mask.any() for found in targets.track(images[1]))
 
 
 class NoWaiting(TorchDispatchMode):
