@@ -30,7 +30,8 @@ BELOW = {
     "fallback": set(),
     "tracker": {"errors", "fallback", "geometry", "crops", "device_crops", "models", "profiles", "base", "refine",
                 "checkpoints", "prediction"},
-    "multi_target": {"errors", "geometry", "prediction"},
+    "batch": {"crops", "device_crops", "fallback", "models", "prediction", "tracker"},
+    "multi_target": {"errors", "geometry", "prediction", "batch"},
 }
 
 
