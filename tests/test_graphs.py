@@ -175,7 +175,7 @@ class TestTogether:
 
     def test_an_error_ends_it(self) -> None:
         def failing(graphs: Graphs) -> Steps[None]:
-            yield Call(graphs, doubled, ({"x": torch.ones(1, 2)}, None))
+            yield Call(graphs, doubled, ({"x": torch.ones(1, 2)}, torch.ones(1, 1)))
             raise ValueError("no")
 
         graphs = Graphs(nn.Identity(), StandIn())

@@ -80,19 +80,22 @@ class PackedConvolution(nn.Conv2d):
 
         A call of torch's fused operator takes some 50 to 90 microseconds beside its arithmetic: much for a small map.
         """
-        shape = self.padding, self.stride, self.dilation, self.groups
         rows, columns = (-(-side // stride) for side, stride in zip(x.shape[2:], self.stride))
         work = self.weight.numel() * rows * columns
-        if self.kernel_size == (1, 1) and shape[0::2] == ((0, 0), (1, 1)) and self.groups == 1:
-            if work <= LARGEST_PRODUCT:
+        if self.kernel_size == (1, 1):
+            if work <= LARGEST_PRODUCT and self.padding == (0, 0) and self.groups == 1:
                 self._matrix = self.weight.flatten(1).T.contiguous()
                 return self._as_product
         elif work <= LARGEST_PLAIN and self.in_channels >= FEWEST_PLAIN_CHANNELS:
             return self._plainly
-        if shape == ((1, 1), (1, 1), (1, 1), 1) and self.kernel_size == (3, 3) and pays(self.weight, x.shape[2:]):
+        elif self._is_common_3x3() and pays(self.weight, x.shape[2:]):
             self._winograd = WinogradConvolution(self.weight, x.shape[2:])
             return self._by_winograd
         return self._fusing(x)
+
+    def _is_common_3x3(self) -> bool:
+        ones = self.padding == self.stride == self.dilation == (1, 1)
+        return ones and self.groups == 1 and self.kernel_size == (3, 3)
 
     def _fusing(self, x: Tensor) -> Callable[[Tensor, Tensor | None, bool], Tensor]:
         shape = self.padding, self.stride, self.dilation, self.groups

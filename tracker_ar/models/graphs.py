@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -135,7 +135,8 @@ class Graphs:
         leaves, structure = tree_flatten(inputs)
         if self._failed:
             return None, leaves
-        key = function, _forms(inputs)
+        forms = tuple(None if leaf is None else (leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
+        key = function, str(structure), forms
         if key not in self._recordings:
             try:
                 recording = self._record(function, leaves, structure)
@@ -177,10 +178,9 @@ class Call:
         return self.graphs.run(self.function, *self.inputs)
 
     def joins(self, other: Call) -> bool:
-        """Whether both can be run as one, on a GPU that is to be fast."""
-        if not (self.graphs.active and self.graphs is other.graphs and self.function == other.function):
-            return False
-        return _forms(self.inputs) == _forms(other.inputs)
+        """Whether both can be run as one, on a GPU that is to be fast: targets that share a network differ in nothing
+        but numbers."""
+        return self.graphs.active and self.graphs is other.graphs and self.function == other.function
 
 
 Steps = Generator[Call, Any, Result]
@@ -217,16 +217,10 @@ def together(targets: Sequence[Steps[Result]]) -> list[Result]:
 def _answered(calls: list[Call], targets: int) -> list[Any]:
     if len(calls) < max(targets, 2) or not all(calls[0].joins(call) for call in calls):
         return [call() for call in calls]
-    leaves = [tree_flatten(call.inputs)[0] for call in calls]
+    leaves, structures = zip(*(tree_flatten(call.inputs) for call in calls))
     joined = [None if parts[0] is None else torch.cat(parts) for parts in zip(*leaves)]
-    found = calls[0].graphs.run(calls[0].function, *tree_unflatten(joined, tree_flatten(calls[0].inputs)[1]))
+    found = replace(calls[0], inputs=tree_unflatten(joined, structures[0]))()
     return [tree_map_only(Tensor, lambda value: value[index : index + 1], found) for index in range(len(calls))]
-
-
-def _forms(inputs: Any) -> Any:
-    """Structure, shapes, dtypes and devices: what must be equal for one recording."""
-    leaves, structure = tree_flatten(inputs)
-    return str(structure), tuple(None if leaf is None else (leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
 
 
 def _out_of_memory(error: BaseException | None) -> torch.cuda.OutOfMemoryError | None:
