@@ -132,7 +132,7 @@ def protocol(folder: Path) -> Case:
         requests.write_bytes(b"".join(passed))
         with open(requests, "rb") as source, open(answers, "w+b") as target:
             os.environ["TRAX_IN"], os.environ["TRAX_OUT"] = str(source.fileno()), str(target.fileno())
-            channel = SimpleNamespace(lock=threading.Lock(), gate=gate)
+            channel = SimpleNamespace(lock=threading.Lock(), gate=gate, end_log=lambda: None)
             with contextlib.redirect_stderr(io.StringIO()):
                 status = server.serve(make_tracker, channel)
             target.seek(0)

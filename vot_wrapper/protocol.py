@@ -73,6 +73,11 @@ class ProtocolChannel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end_log()
+
+    def end_log(self) -> None:
+        """Wait until all that was printed is in the log; what follows goes there directly. Before the last message: a
+        client that has got it may stop reading. Not to be called while the lock is held."""
         sys.stdout.flush()
         sys.stderr.flush()
         # Without its last writers the pipe ends, and with it the thread.

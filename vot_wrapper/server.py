@@ -70,6 +70,8 @@ def serve(
             except Exception as error:
                 traceback.print_exc()
                 failure = _reason(error)
+        if failure:
+            channel.end_log()
         try:
             with channel.lock:
                 if failure:
