@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tracker_ar.crops import as_rgb_image
+from tracker_ar.frame import as_rgb_image
 from tracker_ar.device_crops import uploaded_once
-from tracker_ar.fallback import on_cpu_when_full
-from tracker_ar.models.graphs import together
-from tracker_ar.models.precision import tf32_allowed
+from tracker_ar.engine.fallback import on_cpu_when_full
+from tracker_ar.engine.cuda_graphs import together
+from tracker_ar.engine.precision import tf32_allowed
 from tracker_ar.prediction import Prediction
 from tracker_ar.tracker import AlphaRefineTracker, prediction_of
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from tracker_ar.base import BaseResult, BaseTracker
-from tracker_ar.crops import as_rgb_image
+from tracker_ar.frame import as_rgb_image
 from tracker_ar.device_crops import uploaded_once
 from tracker_ar.errors import InputError
-from tracker_ar.fallback import Movable, announce, is_out_of_memory, on_cpu_when_full
+from tracker_ar.engine.fallback import Movable, announce, is_out_of_memory, on_cpu_when_full
 from tracker_ar.geometry import Region, clip_box, region_box
 from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES, Profile
@@ -152,9 +152,9 @@ def build_tracker(
     is that of TF32 (see `Graphs`).
     Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
     """
-    from tracker_ar.base.super_dimp import SuperDiMPTracker
-    from tracker_ar.checkpoints import find_checkpoints, load_into
-    from tracker_ar.models.super_dimp import build_super_dimp
+    from tracker_ar.base.dimp import SuperDiMPTracker
+    from tracker_ar.weights.store import find_checkpoints, load_into
+    from tracker_ar.models.dimp import build_super_dimp
 
     settings = _profile(profile)
     if base is not None:
@@ -187,15 +187,15 @@ def build_refiner(
 
     Arguments and errors as of `build_tracker`; only the refiner's checkpoint is needed.
     """
-    from tracker_ar.checkpoints import find_refiner_checkpoint
+    from tracker_ar.weights.store import find_refiner_checkpoint
 
     settings = _profile(profile)
     return _load_refiner(settings, find_refiner_checkpoint(profile, checkpoint), _device(device), fast)
 
 
 def _load_refiner(settings: Profile, path: Path, device: torch.device, fast: bool) -> Refiner:
-    from tracker_ar.checkpoints import load_into
-    from tracker_ar.models.mask_refiner import build_mask_refiner
+    from tracker_ar.weights.store import load_into
+    from tracker_ar.models.alpha_refine import build_mask_refiner
 
     network = build_mask_refiner(settings.refiner.network)
     load_into(network, path)

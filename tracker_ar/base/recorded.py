@@ -1,4 +1,4 @@
-"""The parts of a frame of SuperDiMP that can be recorded: tensors to tensors, see `tracker_ar.models.graphs`."""
+"""The parts of a frame of SuperDiMP that can be recorded: tensors to tensors, see `tracker_ar.engine.cuda_graphs`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from tracker_ar.base.box_refinement import ascend
 from tracker_ar.models.iou_net import Folded, ModulatedIoU
-from tracker_ar.models.super_dimp import SuperDiMP
-from tracker_ar.profiles import BoxRefinementSettings
+from tracker_ar.models.dimp import SuperDiMP
+from tracker_ar.base.settings import BoxRefinementSettings
 
 
 def search(

@@ -12,7 +12,7 @@ import uvicorn
 from tracker_ar.demo.app import make_app
 from tracker_ar.demo.limits import Limits
 from tracker_ar.multi_target import SingleTargetTracker
-from tracker_ar.video.interrupts import interruptible
+from tracker_ar.interrupts import interruptible
 
 GRACE = 5  # seconds for requests that are being answered at the end
 

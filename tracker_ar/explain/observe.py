@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tracker_ar.base import super_dimp
+from tracker_ar.base import dimp as super_dimp
 from tracker_ar.crops import RefinerCrop, SearchRegion, refiner_crop
 from tracker_ar.geometry import Region, region_box
 from tracker_ar.models.neck import CorrelationNeck

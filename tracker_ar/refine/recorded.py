@@ -1,11 +1,11 @@
-"""The part of the refiner's frame that can be recorded: tensors to tensors, see `tracker_ar.models.graphs`."""
+"""The part of the refiner's frame that can be recorded: tensors to tensors, see `tracker_ar.engine.cuda_graphs`."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tracker_ar.models.mask_refiner import MaskRefiner, Target
+from tracker_ar.models.alpha_refine import MaskRefiner, Target
 from tracker_ar.models.target_model import STAGES
 
 
