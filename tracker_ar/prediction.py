@@ -56,6 +56,18 @@ class Refinement:
     probabilities: np.ndarray | None = None
 
 
+class Tracker(Protocol):
+    """What follows all targets of a video: `tracker_ar.tracker.AlphaRefineTracker` is one."""
+
+    profile: Any
+
+    def initialize(self, image: np.ndarray, region: list[Region]) -> list[Prediction]: ...
+
+    def track(self, image: np.ndarray) -> list[Prediction]: ...
+
+    def add(self, image: np.ndarray, region: Region) -> Prediction: ...
+
+
 class BaseTracker(Protocol):
     """One engine for all targets: it holds networks and settings and does not change while it tracks.
 

@@ -39,8 +39,8 @@ LITE = Profile(
         threshold=0.5,
         use_initial_mask=True,
         minimum_part=0.5,
-        second_look=0.75,
-        second_look_interval=8,
+        second_pass=0.75,
+        second_pass_interval=8,
         learning_rate=0.3,
     ),
 )

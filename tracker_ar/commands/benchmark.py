@@ -30,7 +30,7 @@ from tracker_ar.report.tables import format_tables, write_numbers, write_plots
 from tracker_ar.data.datasets.vot_layout import SequenceInfo
 from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.profiles import PROFILES
-from tracker_ar.tracker import build_tracker
+from tracker_ar.zoo import build_tracker
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

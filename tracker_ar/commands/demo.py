@@ -63,7 +63,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     from tracker_ar.demo.guard import is_loopback
     from tracker_ar.demo.limits import Limits
     from tracker_ar.demo.server import serve
-    from tracker_ar.tracker import build_tracker
+    from tracker_ar.zoo import build_tracker
 
     profile = args.profile or installed_profile(args.checkpoint)
     print(f"Loading the networks of the profile {profile} ...", flush=True)

@@ -73,18 +73,17 @@ def run(args: argparse.Namespace) -> int:
         (region,) = regions_of([args.target], first.image)
 
         from tracker_ar.weights.store import installed_profile
-        from tracker_ar.explain.observe import reference_of
+        from tracker_ar.explain.observe import start
         from tracker_ar.explain.pages import describe, write_explanation
-        from tracker_ar.tracker import build_tracker
+        from tracker_ar.zoo import build_tracker
 
         profile = args.profile or installed_profile(args.checkpoint)
         tracker = build_tracker(profile, args.device, args.checkpoint)
-        tracker.initialize(first.image, region)
+        reference = start(tracker, first.image, region)
         frames = tqdm(source.frames, total=source.length, initial=1, unit="frame", file=sys.stderr)
         number, explanation = _follow(tracker, frames, args)
         folder = args.out or Path(f"{source.name}-explained")
-        files = write_explanation(folder.expanduser(), explanation,
-                                  reference_of(tracker, first.image, region), number)
+        files = write_explanation(folder.expanduser(), explanation, reference, number)
     print(describe(explanation, number))
     names = ", ".join(file.name for file in files)
     print(f"\nprofile {tracker.profile.name}, pictures in {folder}: {names}")

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
     source = open_source(args.source, args.start, args.end)
     with contextlib.closing(source.frames), interruptible():
         from tracker_ar.weights.store import installed_profile
-        from tracker_ar.tracker import build_tracker
+        from tracker_ar.zoo import build_tracker
         from tracker_ar.video.follow import follow
         from tracker_ar.video.results import ResultsFolder, check_folder, unfinished
 

@@ -25,7 +25,7 @@ from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference, explain_frame, reference_of
 from tracker_ar.commands.report import write_page
-from tracker_ar.tracker import build_tracker
+from tracker_ar.zoo import build_tracker
 from tracker_ar.video.overlay import paint
 
 PICTURES = Path(__file__).parent / "pictures"

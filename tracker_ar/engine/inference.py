@@ -17,7 +17,7 @@ def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool =
     networks here is the one that feeds it. The weights change: a network that is to be trained or saved must not be
     given away.
     """
-    move(network, device).eval().requires_grad_(False)
+    network.to(device, torch.float32).eval().requires_grad_(False)
     if not fast:
         return network
     for module in list(network.modules()):
@@ -29,13 +29,6 @@ def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool =
     network.to(memory_format=torch.channels_last)
     for module in list(network.modules()):
         _pack(module)
-    return network
-
-
-def move(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network itself, on `device`, which its attribute `device` then says."""
-    network.to(device)
-    network.device = device
     return network
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tracker_ar.engine.cuda_graphs import Graphs, graphs_for
+from tracker_ar.engine.cuda_graphs import CudaBackend, Graphs
 from tracker_ar.engine.inference import prepare_for_inference
 
 
@@ -27,7 +27,8 @@ class Runner:
     def __init__(self, network: nn.Module, device: torch.device, fast: bool = True) -> None:
         self.network: Any = prepare_for_inference(network, device, fast)
         self.device = device
-        self._graphs: Graphs | None = graphs_for(self.network, device) if fast else None
+        recorded = fast and device.type == "cuda"
+        self._graphs: Graphs | None = Graphs(self.network, CudaBackend()) if recorded else None
 
     def run(self, part: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> list[Any]:
         """`part(network, *one)` for every one of `inputs`, of one target each.

@@ -9,11 +9,10 @@ evaluations of OTB, TrackingNet and LaSOT do; J and F leave out the first and th
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,14 +22,15 @@ from vot.dataset import load_sequence
 from vot.region import Region as VotRegion
 from vot.region import RegionType
 
-from tracker_ar.base import BaseTracker
 from tracker_ar.base.opencv import opencv_tracker
+from tracker_ar.base.static import StaticTracker
 from tracker_ar.errors import DataError
 from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.vot_workspace import listed_sequences
 from tracker_ar.data.datasets.vot_layout import SequenceInfo, inspect_sequence, read_list
-from tracker_ar.geometry import Region, box_from_mask, mask_from_box, region_box
-from tracker_ar.tracker import AlphaRefineTracker, Prediction
+from tracker_ar.geometry import Region, box_from_mask
+from tracker_ar.prediction import Prediction
+from tracker_ar.tracker import AlphaRefineTracker
 
 NO_BOX = np.full(4, np.nan)
 COMPARISONS = ("csrt", "csrt+refiner", "kcf", "kcf+refiner", "static")
@@ -201,45 +201,18 @@ def read_truth(region: VotRegion, image_size: tuple[int, int]) -> Truth:
     return Truth(None, box if min(box[2:]) > 0 else NO_BOX)
 
 
-class StaticBox:
-    """A box that never moves: what any tracker must beat."""
-
-    def initialize(self, image: np.ndarray, region: Region) -> None:
-        box = region_box(region, image.shape[:2])
-        self._prediction = Prediction(box, mask_from_box(box, image.shape[:2]), 1.0)
-
-    def track(self, image: np.ndarray) -> Prediction:
-        return self._prediction
-
-
-class FilledBoxes:
-    """A base tracker on its own: its box is its mask."""
-
-    def __init__(self, base: BaseTracker) -> None:
-        self._base = base
-
-    def initialize(self, image: np.ndarray, region: Region) -> None:
-        self._base.initialize(image, region_box(region, image.shape[:2]))
-
-    def track(self, image: np.ndarray) -> Prediction:
-        found = self._base.track(image)
-        return Prediction(found.box, mask_from_box(found.box, image.shape[:2]),
-                          1.0 if found.score is None else found.score)
-
-
-def comparison_tracker(name: str, tracker: AlphaRefineTracker) -> Tracker:
+def comparison_tracker(name: str, tracker: AlphaRefineTracker) -> AlphaRefineTracker:
     """A tracker to compare `tracker` with, one of COMPARISONS.
 
-    'static', a box that never moves; OpenCV's 'csrt' or 'kcf'; or 'csrt+refiner' or 'kcf+refiner', the same with the
-    refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one that is asked for.
+    'static', a box that never moves; OpenCV's 'csrt' or 'kcf', whose box is their mask; or 'csrt+refiner' or
+    'kcf+refiner', the same with the refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one that
+    is asked for.
     """
-    if name == "static":
-        return StaticBox()
     base, _, refined = name.partition("+")
-    if not refined:
-        return FilledBoxes(opencv_tracker(base))
-    # The networks are shared; what a refiner knows of its target is its own.
-    return AlphaRefineTracker(opencv_tracker(base), copy.copy(tracker.refiner), tracker.profile)
+    engine = StaticTracker() if base == "static" else opencv_tracker(base)
+    if refined:
+        return AlphaRefineTracker(engine, tracker.refiner, replace(tracker.profile, name=name))
+    return AlphaRefineTracker(engine, None, replace(tracker.profile, name=name, minimum_side=1.0))
 
 
 def _start(tracker: Tracker, image: np.ndarray, truth: Truth, info: SequenceInfo) -> Prediction:

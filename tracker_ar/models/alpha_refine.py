@@ -18,6 +18,7 @@ from tracker_ar.models.mask_head import MaskHead
 from tracker_ar.models.neck import CorrelationNeck
 from tracker_ar.models.resnet import ResNet
 from tracker_ar.models.target_model import STAGES, Evidence, TargetModel
+from tracker_ar.trace import stage
 
 # The authors count the stem as their layer1, so their levels are one ahead of ResNet's stages.
 LEVELS = {"layer5": "layer4", "layer4": "layer3", "layer3": "layer2", "layer2": "layer1"}
@@ -105,8 +106,10 @@ class MaskRefiner(nn.Module):
         1 on the target, or None where only the box is known, as in the entry.
         """
         wanted = STAGES if self.target_model is not None else (CORRELATION_STAGE,)
-        stages = self.feature_extractor(images, wanted)
-        kernel = self.neck.reference_kernel(stages[CORRELATION_STAGE], boxes, masks)
+        with stage("refiner backbone"):
+            stages = self.feature_extractor(images, wanted)
+        with stage("reference kernel"):
+            kernel = self.neck.reference_kernel(stages[CORRELATION_STAGE], boxes, masks)
         if self.target_model is None:
             return Target(kernel)
         inside = box_masks(boxes, images.shape[-2:])
@@ -115,13 +118,17 @@ class MaskRefiner(nn.Module):
 
     def segment(self, target: Target, images: Tensor) -> Segmentation:
         """Segment search crops (N, 3, S, S) of N targets, or all of one target."""
-        stages = self.feature_extractor(images, tuple(LEVELS.values()))
-        scores = [self.neck(target.kernel, stages[CORRELATION_STAGE])]
+        with stage("refiner backbone"):
+            stages = self.feature_extractor(images, tuple(LEVELS.values()))
+        with stage("correlation"):
+            scores = [self.neck(target.kernel, stages[CORRELATION_STAGE])]
         score = None
         if self.target_model is not None:
-            score = self.target_model.score(target.weights, stages)
+            with stage("target model"):
+                score = self.target_model.score(target.weights, stages)
             scores.append(score.to(scores[0].dtype))
-        logits = self.refiner(scores, {level: stages[stage] for level, stage in LEVELS.items()})
+        with stage("mask head"):
+            logits = self.refiner(scores, {level: stages[stage] for level, stage in LEVELS.items()})
         return Segmentation(logits, stages, score)
 
     def update(

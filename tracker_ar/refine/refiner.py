@@ -1,212 +1,191 @@
-"""The strengthened Alpha-Refine module with its mask branch: image and box in, mask out.
+"""The strengthened Alpha-Refine module with its mask branch: image and boxes in, masks out.
 
-Usable with any base tracker: `initialize` once with the target's box, then `refine` each frame with the box that the
-base tracker gives. The reference is never updated (Alpha-Refine, section 3.1); a network with a target model may learn
-from confident frames (FRTM, Robinson et al. 2020).
+The reference is never updated (Alpha-Refine, section 3.1); a network with a target model may learn from confident
+frames (FRTM, Robinson et al. 2020).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
-from tracker_ar.crops import RefinerCrop, Window, normalize, normalized_pixels, paste_back, refiner_crop, to_tensor
-from tracker_ar.frame import as_rgb_image
-from tracker_ar.device_crops import on_device, paste, refiner_patch
-from tracker_ar.errors import InputError
-from tracker_ar.geometry import Region, box_from_mask, box_iou, clip_box, region_box
-from tracker_ar.engine.cuda_graphs import Call, Steps, alone, graphs_for
-from tracker_ar.engine.inference import move, prepare_for_inference
-from tracker_ar.models.alpha_refine import MaskRefiner, Segmentation, Target
-from tracker_ar.engine.precision import in_float32
+from tracker_ar.crops import RefinerCrop, Window, normalized_pixels, paste_back, refiner_crop, to_tensor
+from tracker_ar.engine.runner import Runner
+from tracker_ar.frame import Frame
+from tracker_ar.geometry import Region, box_from_mask, clip_box, region_box
+from tracker_ar.models.alpha_refine import MaskRefiner, Target
+from tracker_ar.models.target_model import STAGES
+from tracker_ar.prediction import Refinement
+from tracker_ar.refine.second_pass import Correction, is_better, is_due
 from tracker_ar.refine.settings import RefinerSettings
-from tracker_ar.refine.recorded import segment
+from tracker_ar.trace import note, stage
 
-# Of the second look: the least mean probability of the first mask, and what it must keep of it.
-SURE, KEPT_BY_SECOND_LOOK = 0.7, 0.8
+
+@dataclass
+class MaskTarget:
+    """All that is known of one target.
+
+    learned: what the network knows of it. frames: how many might have been learned. since_second_pass: frames since the
+    last second pass; correction: from the box that is given to where the crop belongs, until the next one is due.
+    """
+
+    learned: Target
+    since_second_pass: int
+    frames: int = 0
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """mask: (H, W) uint8 {0, 1}, C-contiguous. box: (4,) float64 x, y, w, h around the mask, or the box that was
-    given where the mask is empty. score: mean probability of the mask's pixels, 0 where it is empty.
-    probabilities: (H, W) float32."""
+class _Segmented:
+    """One target in one crop. probabilities (1, 1, S, S) and stages: what may be learned from."""
 
-    mask: np.ndarray
-    box: np.ndarray
-    score: float
-    probabilities: np.ndarray
+    crop: RefinerCrop
+    refinement: Refinement
+    probabilities: Tensor
+    stages: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Correction:
-    """From one box to another, relative to the size of the first: shift of the centre and growth, (2,) each."""
+class SegmentingRefiner:
+    """The engine; see `tracker_ar.prediction.Refiner`."""
 
-    shift: np.ndarray
-    growth: np.ndarray
+    def __init__(self, runner: Runner, settings: RefinerSettings) -> None:
+        self.runner = runner
+        self.settings = settings
 
-    @staticmethod
-    def between(box: np.ndarray, wanted: np.ndarray) -> Correction:
-        """What takes `box` to `wanted`, (4,) x, y, w, h each."""
-        centres = wanted[:2] + wanted[2:] / 2 - (box[:2] + box[2:] / 2)
-        return Correction(centres / box[2:], wanted[2:] / box[2:])
-
-    def of(self, box: np.ndarray) -> np.ndarray:
-        """The box, (4,) x, y, w, h, corrected."""
-        size = box[2:] * self.growth
-        return np.concatenate((box[:2] + box[2:] / 2 + self.shift * box[2:] - size / 2, size))
-
-
-class Refiner:
-    """Mask refiner for one target. fast: see `prepare_for_inference` and `graphs_for`."""
-
-    def __init__(
-        self, network: MaskRefiner, settings: RefinerSettings, device: torch.device, fast: bool = True
-    ) -> None:
-        self._network = prepare_for_inference(network, device, fast)
-        self.graphs = graphs_for(self._network, device, fast)
-        self._settings = settings
-        self._target: Target | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self._network.device
-
-    def move_to(self, device: torch.device) -> None:
-        """Move the network; what was learned of a target stays behind, so that `initialize` must follow."""
-        self.graphs.drop()
-        move(self._network, device)
-
-    @in_float32
     @torch.inference_mode()
-    def initialize(self, image: np.ndarray, region: Region) -> None:
-        """Remember the target.
+    def start(self, frame: Frame, region: Region) -> MaskTarget:
+        """Remember a target. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels.
 
-        image: (H, W, 3) uint8 RGB. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels. Of a
-        mask only the box counts unless the settings say otherwise. Raises InputError for a region that cannot be used.
+        Of a mask only the box counts unless the settings say otherwise. Raises InputError for a region that cannot be
+        used.
         """
-        image = as_rgb_image(image)
-        box = region_box(region, image.shape[:2])
-        crop = self._crop(image, box)
-        boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(self.device)
+        box = region_box(region, frame.size)
+        crop = self._crop(frame.pixels, box)
+        note("reference crop", crop)
+        device = self.runner.device
+        boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(device)
         masks = None
-        if self._settings.use_initial_mask and np.ndim(region) == 2:
+        if self.settings.use_initial_mask and np.ndim(region) == 2:
             shown = np.repeat((np.asarray(region) != 0).astype(np.uint8)[:, :, None] * 255, 3, axis=2)
-            masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(self.device) / 255
-        self._target = self._network.learn(self._input(crop), boxes, masks)
-        self._frames = 0
-        self._since_second_look = self._settings.second_look_interval
-        self._correction: Correction | None = None
-        if self.graphs.active:
-            alone(self.rehearse(image, box))
+            masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(device) / 255
+        learned = self.runner.network.learn(normalized_pixels(crop.pixels).to(device), boxes, masks)
+        return MaskTarget(learned, since_second_pass=self.settings.second_pass_interval)
 
     @torch.inference_mode()
-    def rehearse(self, image: np.ndarray, box: np.ndarray) -> Steps[None]:
-        """Record now what the next frames replay: a first replay would cost the first frame a second."""
-        yield from self._segment(image, box)
+    def refine(
+        self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray], learn: Sequence[bool]
+    ) -> list[Refinement]:
+        """The mask of every target near its box, (4,) x, y, w, h in pixels. learn: whether its target model, where there
+        is one, may learn from this frame. Raises InputError for a box that cannot be used."""
+        given = [np.asarray(box, dtype=np.float64) for box in boxes]
+        places = [self._place(target, box, frame.size) for target, box in zip(targets, given)]
+        results = self._segment(frame, targets, places)
+        self._pass_again(frame, targets, given, results)
+        for target, result, may_learn in zip(targets, results, learn):
+            note("refined", (result.crop, result.refinement))
+            if may_learn and result.refinement.score > 0:
+                self._learn(target, result)
+        return [result.refinement for result in results]
 
-    @in_float32
-    def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
-        """The target's mask in `image`, (H, W, 3) uint8 RGB, near `box`, (4,) x, y, w, h in pixels.
+    @torch.inference_mode()
+    def look(self, frame: Frame, target: MaskTarget, box: np.ndarray) -> Refinement:
+        """The mask of one target near a box, without remembering anything of it."""
+        return self._segment(frame, [target], [np.asarray(box, dtype=np.float64)])[0].refinement
 
-        learn: whether the target model, where there is one, may learn from this frame. Raises InputError for a call
-        before `initialize` and for an image or box that cannot be used.
+    # ---- where the crop is placed
+
+    def _may_repeat(self, target: MaskTarget) -> bool:
+        return self.settings.second_pass > 0 and target.since_second_pass >= self.settings.second_pass_interval
+
+    def _place(self, target: MaskTarget, box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        target.since_second_pass += 1
+        if self._may_repeat(target):
+            target.correction = None
+        if target.correction is None:
+            return box
+        return clip_box(target.correction.of(box), image_size)
+
+    def _pass_again(
+        self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray], results: list[_Segmented]
+    ) -> None:
+        """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask.
+
+        A better second result takes the place of the first in `results`; the crops of the next frames are then placed as
+        this one, as seen from the box, until another second pass is due.
         """
-        return alone(self.steps(image, box, learn))
+        due = [
+            index for index, (target, box) in enumerate(zip(targets, boxes))
+            if self._may_repeat(target) and is_due(results[index].refinement, box, self.settings.second_pass)
+        ]
+        places = [clip_box(results[index].refinement.box, frame.size) for index in due]
+        again = self._segment(frame, [targets[index] for index in due], places)
+        for index, place, second in zip(due, places, again):
+            targets[index].since_second_pass = 0
+            if is_better(second.refinement, results[index].refinement):
+                results[index] = second
+                targets[index].correction = Correction.between(boxes[index], place)
 
-    @torch.inference_mode()
-    def steps(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Steps[Refinement]:
-        """`refine`, to be run together with the steps of other targets."""
-        if self._target is None:
-            raise InputError("refine() was called before initialize(): give the first frame and its region first.")
-        image = as_rgb_image(image)
-        refinement, found = yield from self._look(image, np.asarray(box, dtype=np.float64))
-        if learn and refinement.score > 0:
-            self._learn(found, refinement.score)
-        return refinement
+    # ---- one pass
 
-    def _look(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
-        self._since_second_look += 1
-        may_repeat = self._settings.second_look > 0 and self._since_second_look >= self._settings.second_look_interval
-        if self._correction is not None and not may_repeat:
-            return (yield from self._segment(image, clip_box(self._correction.of(box), image.shape[:2])))
-        self._correction = None
-        first, found = yield from self._segment(image, box)
-        if not may_repeat:
-            return first, found
-        return (yield from self._second_look(image, box, first, found))
-
-    def _segment(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
-        if self.graphs.active:
-            return (yield from self._segment_on_device(image, box))
-        crop = self._crop(image, box)
-        found = self._network.segment(self._target, self._input(crop))
-        inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
-        probabilities = paste_back(inside, crop, image.shape[:2])
-        return self._described(probabilities, crop.window, box), found
+    def _segment(
+        self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray]
+    ) -> list[_Segmented]:
+        with stage("refiner crop"):
+            crops = [self._crop(frame.pixels, box) for box in boxes]
+            images = [normalized_pixels(crop.pixels).to(self.runner.device) for crop in crops]
+        inputs = [(image, target.learned.kernel, target.learned.weights) for image, target in zip(images, targets)]
+        results = []
+        for crop, box, (probabilities, stages) in zip(crops, boxes, self.runner.run(segment, inputs)):
+            with stage("paste back"):
+                pasted = paste_back(probabilities[0, 0].float().cpu().numpy(), crop, frame.size)
+                refinement = self._described(pasted, crop.window, box)
+            results.append(_Segmented(crop, refinement, probabilities, stages))
+        return results
 
     def _described(self, probabilities: np.ndarray, window: Window, box: np.ndarray) -> Refinement:
         """What these probabilities, (H, W), zero outside the window, say of the target; only the window is looked at."""
         left, top = max(window[0], 0), max(window[1], 0)
         seen = probabilities[top : max(window[3], top), left : max(window[2], left)]
-        inside = (seen > self._settings.threshold).view(np.uint8)
+        inside = (seen > self.settings.threshold).view(np.uint8)
         mask = np.zeros(probabilities.shape, np.uint8)
         if not inside.any():
-            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
-        if self._settings.minimum_part > 0:
-            drop_small_parts(inside, self._settings.minimum_part)
+            return Refinement(box, mask, 0.0, probabilities)
+        if self.settings.minimum_part > 0:
+            drop_small_parts(inside, self.settings.minimum_part)
         mask[top : top + seen.shape[0], left : left + seen.shape[1]] = inside
         around = box_from_mask(inside) + [left, top, 0, 0]
-        return Refinement(mask, around, float(cv2.mean(seen, inside)[0]), probabilities)
+        return Refinement(around, mask, float(cv2.mean(seen, inside)[0]), probabilities)
 
-    def _segment_on_device(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
-        """The same where graphs are replayed; the probabilities of the image's pixels are all that is waited for."""
-        settings, target = self._settings, self._target
-        patch, window = refiner_patch(
-            on_device(image, self.device), box, settings.search_factor, settings.input_size
-        )
-        inputs = normalize(patch), target.kernel, target.weights
-        probabilities, logits, stages = yield Call(self.graphs, segment, inputs)
-        pasted = paste(probabilities[0, 0], window, image.shape[:2]).cpu().numpy()
-        return self._described(pasted, window, box), Segmentation(logits, stages)
-
-    def _second_look(
-        self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation
-    ) -> Steps[tuple[Refinement, Segmentation]]:
-        """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask. The second
-        result counts if it is as sure as the first and keeps most of it; the crops of the next frames are then placed as
-        this one, as seen from the box, until another second look is due."""
-        around = clip_box(first.box, image.shape[:2])
-        if first.score < SURE or box_iou(first.box, box) >= self._settings.second_look:
-            return first, found
-        self._since_second_look = 0
-        second, found_again = yield from self._segment(image, around)
-        kept = np.count_nonzero(second.mask & first.mask) / np.count_nonzero(first.mask)
-        if second.score < first.score or kept < KEPT_BY_SECOND_LOOK:
-            return first, found
-        self._correction = Correction.between(box, around)
-        return second, found_again
-
-    def _learn(self, found: Segmentation, score: float) -> None:
-        settings = self._settings
-        self._frames += 1
-        if settings.learning_rate == 0 or score < settings.learning_score:
+    def _learn(self, target: MaskTarget, result: _Segmented) -> None:
+        settings = self.settings
+        target.frames += 1
+        if settings.learning_rate == 0 or result.refinement.score < settings.learning_score:
             return
-        if self._frames % settings.learning_interval == 0:
-            masks = torch.sigmoid(found.logits)
-            self._target = self._network.update(
-                self._target, found.stages, masks, settings.learning_rate, settings.first_frame_share
-            )
+        if target.frames % settings.learning_interval == 0:
+            with stage("target model update"):
+                target.learned = self.runner.network.update(
+                    target.learned, result.stages, result.probabilities, settings.learning_rate,
+                    settings.first_frame_share,
+                )
 
     def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
-        return refiner_crop(image, box, self._settings.search_factor, self._settings.input_size)
+        return refiner_crop(image, box, self.settings.search_factor, self.settings.input_size)
 
-    def _input(self, crop: RefinerCrop) -> torch.Tensor:
-        return normalized_pixels(crop.pixels).to(self.device)
+
+def segment(
+    network: MaskRefiner, images: Tensor, kernel: Tensor, weights: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A part of a frame, see `tracker_ar.engine.runner`: search crops (N, 3, S, S), ImageNet-normalised, and what is known
+    of their targets, see `Target` -> probabilities (N, 1, S, S), and what the target model, where there is one, may learn
+    from."""
+    found = network.segment(Target(kernel, weights=weights), images)
+    stages = {} if network.target_model is None else {name: found.stages[name] for name in STAGES}
+    return torch.sigmoid(found.logits), stages
 
 
 def drop_small_parts(mask: np.ndarray, minimum: float) -> None:

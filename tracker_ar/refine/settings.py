@@ -17,8 +17,8 @@ class RefinerSettings:
     threshold: float = 0.65  # mask probability above which a pixel is target
     use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
     minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
-    second_look: float = 0.0  # overlap of mask and box under which the crop is taken again around the mask; 0: never
-    second_look_interval: int = 1  # frames from one second look to the next; in between its correction holds
+    second_pass: float = 0.0  # overlap of mask and box under which the crop is taken again around the mask; 0: never
+    second_pass_interval: int = 1  # frames from one second pass to the next; in between its correction holds
     learning_rate: float = 0.0  # weight of a learned frame against earlier ones; 0: only the first frame counts
     learning_interval: int = 5  # frames
     learning_score: float = 0.9  # mean probability of the mask from which a frame is learned

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from tracker_ar.engine.precision import tf32_allowed
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,17 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> dict[s
     """Rates in FLOP/s, a multiplication and an addition being two, and for 'bandwidth' in bytes/s read and
     written.
 
-    'convolution float32', 'product float32' and 'bandwidth'; on a GPU also 'tf32' and 'half' (float16) in
-    place of 'float32', where 'float32' is without TF32. With the threads that torch uses at the moment.
+    'convolution float32', 'product float32' and 'bandwidth'; on a GPU also 'half' (float16) in place of 'float32'.
+    With the threads that torch uses at the moment, and TF32 where torch is set to it.
     """
     sizes = sizes or (ON_GPU if device.type == "cuda" else ON_CPU)
     rates: dict[str, float] = {}
-    precisions = ("float32", "tf32", "half") if device.type == "cuda" else ("float32",)
+    precisions = ("float32", "half") if device.type == "cuda" else ("float32",)
     with torch.inference_mode():
         for precision in precisions:
-            allowed = precision == "tf32"
-            with tf32_allowed(convolutions=allowed, products=allowed):
-                dtype = torch.float16 if precision == "half" else torch.float32
-                rates[f"convolution {precision}"] = _convolution_rate(device, dtype, sizes)
-                rates[f"product {precision}"] = _product_rate(device, dtype, sizes)
+            dtype = torch.float16 if precision == "half" else torch.float32
+            rates[f"convolution {precision}"] = _convolution_rate(device, dtype, sizes)
+            rates[f"product {precision}"] = _product_rate(device, dtype, sizes)
         rates["bandwidth"] = _copy_rate(device, sizes)
     return rates
 

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
@@ -31,16 +31,16 @@ from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
 from tracker_ar.evaluate.metrics import region_similarity
 from tracker_ar.data.synthetic.procedural import write_made_sequences
 from tracker_ar.speed.summary import Measurements, Work, format_report, summarize, write_report
-from tracker_ar.speed.stages import StageMeter, TrafficCounter, clock, observed
+from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter, clock
 from tracker_ar.speed.start import Start, build, measure_start, use_threads
-from tracker_ar.speed.targets import time_targets
 from tracker_ar.data.datasets.vot_layout import inspect_sequence
 from tracker_ar.ops.convolution import can_pack
-from tracker_ar.models.dimp import SuperDiMP
 from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import PROFILES
-from tracker_ar.tracker import AlphaRefineTracker, Region
+from tracker_ar.geometry import Region
+from tracker_ar.trace import Listener, listening
+from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.video.sources import open_source
 
 MADE_SIZE = (854, 480)  # width, height of most videos of VOT
@@ -86,8 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="also a frame with so many targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
                         help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, box gradients by autograd, on a GPU in float32 without graphs - in "
-                             "turn, and the ratio and how far the masks agree")
+                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
                         help="where the results go; earlier ones there are replaced (default: %(default)s)")
@@ -117,10 +116,10 @@ def measure(
     load = os.getloadavg()[0]
     opening = [clip.image(number) for number in range(START_FRAMES)]
     tracker = build(start)
-    device = next(tracker.base._network.parameters()).device
+    device = device_of(tracker)
     trackers = {start.profile: tracker}
     if baseline:
-        trackers[BASELINE] = build_unprepared(start)
+        trackers[BASELINE] = build(start, fast=False)
     stages = 2 + (2 + len(trackers)) * (frames + 1) + len(targets) * frames
     with tqdm(total=stages, unit=" frames", desc="start, in a new process") as progress:
         begun = measure_start(start, opening, clip.region, threads)
@@ -148,7 +147,6 @@ def measure(
         stages=seconds,
         work=work,
         ceilings=ceilings,
-        precisions=_precisions(tracker),
         start=begun,
         targets=of_targets,
         mask_overlaps=overlaps,
@@ -191,13 +189,12 @@ def follow(
     settle: put the tracker back on the first box after every frame, since random weights would wander off to
     targets of any size.
     """
-    tracker.initialize(clip.image(0), clip.region)
-    first_box = tracker.base._box()
+    first = tracker.initialize(clip.image(0), clip.region)
     yield None
     for number in range(1, frames + 1):
         yield tracker.track(clip.image(number))
         if settle:
-            tracker.base.correct(first_box)
+            tracker.correct(0, first.box)
 
 
 def time_frames(
@@ -227,7 +224,7 @@ def time_frames(
         if number and len(trackers) > 1:
             first, second = (found[name] for name in trackers)
             overlaps.append(region_similarity(first.mask, second.mask))
-            list(trackers.values())[1].base.correct(first.box)
+            list(trackers.values())[1].correct(0, first.box)
     return initialisations, whole, overlaps
 
 
@@ -237,11 +234,20 @@ def staged(
 ) -> list[dict[str, float]]:
     """What every stage spends in the initialisation and in each of the frames after it."""
     spent = []
-    with observed(tracker, meter):
-        for _ in follow(tracker, clip, frames, settle):
-            spent.append(meter.take())
-            on_frame()
+    for _ in heard(follow(tracker, clip, frames, settle), meter):
+        spent.append(meter.take())
+        on_frame()
     return spent
+
+
+def heard(run: Iterator[Any], listener: Listener) -> Iterator[Any]:
+    """The steps of a run, each of them heard; what lies between the stages is 'everything else'."""
+    while True:
+        with listening(listener), listener.stage(REST):
+            step = next(run, run)
+        if step is run:
+            return
+        yield step
 
 
 def count_work(
@@ -261,9 +267,7 @@ def count_work(
         traffic = context.enter_context(TrafficCounter())
         of_operations = StageMeter(lambda: operations.get_total_flops())
         of_bytes = StageMeter(lambda: traffic.bytes)
-        context.enter_context(observed(tracker, of_operations))
-        context.enter_context(observed(tracker, of_bytes))
-        for _ in follow(tracker, clip, frames, settle):
+        for _ in heard(follow(tracker, clip, frames, settle), Both((of_operations, of_bytes))):
             flops, moved = of_operations.take(), of_bytes.take()
             work.append({stage: Work(flops[stage], moved[stage]) for stage in flops})
             on_frame()
@@ -276,49 +280,45 @@ def _packed_operations(images: Any, second: Any, third: Any, *others: Any, out_s
     return conv_flop_count(images, weight, out_shape)
 
 
-def build_unprepared(start: Start) -> AlphaRefineTracker:
-    """The tracker without what makes inference fast: `prepare_for_inference`, and the closed form of the box
-    gradient."""
-    tracker = build(start, fast=False)
-    network = tracker.base._network
-    network.target_iou = lambda backbone, box: AutogradIoU(network, network.iou_modulation(backbone, box))
-    return tracker
+def time_targets(
+    tracker: AlphaRefineTracker, clip: Clip, counts: Sequence[int], frames: int, on_frame: Callable[[], Any]
+) -> dict[int, list[float]]:
+    """Seconds of whole frames for each number of targets; the numbers take turns, frame by frame.
+
+    The clip has one target: it is given as many times as there are targets to be.
+    """
+    device = device_of(tracker)
+    several = {count: AlphaRefineTracker(tracker.base, tracker.refiner, tracker.profile) for count in counts}
+    for count, targets in several.items():
+        targets.initialize(clip.image(0), [clip.region] * count)
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    for number in range(1, frames + 1):
+        for count, targets in several.items():
+            wait_for(device)
+            begin = time.perf_counter()
+            targets.track(clip.image(number))
+            wait_for(device)
+            seconds[count].append(time.perf_counter() - begin)
+            on_frame()
+    return seconds
 
 
-@dataclass(frozen=True)
-class AutogradIoU:
-    """Takes the place of `ModulatedIoU`: the same values, from the network as it is trained."""
-
-    network: SuperDiMP
-    modulation: tuple[Tensor, Tensor]
-
-    def on(self, features: tuple[Tensor, Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """See `ModulatedIoU.on`."""
-
-        def predict(boxes: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.inference_mode(False), torch.enable_grad():
-                boxes = boxes.clone().requires_grad_()
-                iou = self.network.predict_iou(self.modulation, features, boxes[None])[0]
-                return iou.detach(), torch.autograd.grad(iou.sum(), boxes)[0]
-
-        return predict
+def device_of(tracker: AlphaRefineTracker) -> torch.device:
+    """Where its networks are; the CPU where it has none."""
+    runner = getattr(tracker.base, "runner", None) or getattr(tracker.refiner, "runner", None)
+    return torch.device("cpu") if runner is None else runner.device
 
 
 def _timed(
     run: Iterator[Prediction | None], tracker: AlphaRefineTracker
 ) -> tuple[float, Prediction | None]:
     """Seconds of the next step, and what it gave."""
-    device = next(tracker.base._network.parameters()).device
+    device = device_of(tracker)
     wait_for(device)
     begin = time.perf_counter()
     found = next(run)
     wait_for(device)
     return time.perf_counter() - begin, found
-
-
-def _precisions(tracker: AlphaRefineTracker) -> dict[str, str]:
-    """By which ceiling convolutions and matrix products are judged."""
-    return {"convolution": "tf32" if tracker.base.graphs.active else "float32", "product": "float32"}
 
 
 def _settings(start: Start, clip: Clip, device: torch.device, load: float, frames: int) -> dict[str, Any]:

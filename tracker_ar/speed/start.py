@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,8 @@ from tracker_ar.errors import EvaluationError
 if TYPE_CHECKING:
     import numpy as np
 
-    from tracker_ar.tracker import AlphaRefineTracker, Region
+    from tracker_ar.geometry import Region
+    from tracker_ar.tracker import AlphaRefineTracker
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,18 @@ def build(start: Start, fast: bool = True) -> AlphaRefineTracker:
     such networks answer would often be 'not found', which skips half of the work. Seeded."""
     import torch
 
-    from tracker_ar import tracker
-    from tracker_ar.weights import store as checkpoints
-    from tracker_ar.speed.stages import replaced
+    from tracker_ar.profiles import PROFILES
+    from tracker_ar.zoo import build_tracker
 
     fast = fast and not start.plain
     if not start.random_weights:
-        return tracker.build_tracker(start.profile, start.device, start.checkpoint, fast=fast)
-    profile = tracker.PROFILES[start.profile]
+        return build_tracker(start.profile, start.device, start.checkpoint, fast=fast)
+    profile = PROFILES[start.profile]
     localization = dataclasses.replace(profile.base.localization, not_found_threshold=-1.0)
     found = dataclasses.replace(profile, base=dataclasses.replace(profile.base, localization=localization))
-    with ExitStack() as context:
-        context.enter_context(torch.random.fork_rng())
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        context.enter_context(replaced(tracker, "PROFILES", {start.profile: found}))
-        context.enter_context(replaced(checkpoints, "find_checkpoints", lambda *_: (None, None)))
-        context.enter_context(replaced(checkpoints, "load_into", lambda *_: None))
-        return tracker.build_tracker(start.profile, start.device, fast=fast)
+        return build_tracker(found, start.device, fast=fast, random_weights=True)
 
 
 def measure_start(
@@ -100,10 +95,7 @@ def main(request: str) -> None:
     import torch
 
     # What `build_tracker` imports once it is called.
-    import tracker_ar.base.dimp
-    import tracker_ar.weights.store
-    import tracker_ar.models.alpha_refine
-    import tracker_ar.tracker  # noqa: F401
+    import tracker_ar.zoo  # noqa: F401
 
     imported = time.perf_counter()
     values = json.loads(request)

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tracker_ar.atomic import write_atomically
-from tracker_ar.speed.stages import ARITHMETIC, FIRST_FRAME_STAGES, STAGES
+from tracker_ar.speed.stages import ARITHMETIC, REST
 
 REAL_TIME = 20  # frames a second, as the VOT toolkit takes it for sequences without a rate of their own
 CONVOLUTIONS = "all convolution stages"
@@ -38,8 +38,7 @@ class Work:
 @dataclass(frozen=True)
 class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
-    FLOP/s and bytes/s. precisions: by which ceilings 'convolution' and 'product' are judged. start: see
-    `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
+    FLOP/s and bytes/s. start: see `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
     that was asked for; there may be one to compare with, and then mask_overlaps, see `time_frames`."""
 
     settings: dict[str, Any]
@@ -48,7 +47,6 @@ class Measurements:
     stages: list[dict[str, float]]
     work: list[dict[str, Work]]
     ceilings: dict[str, float]
-    precisions: dict[str, str]
     start: dict[str, float]
     targets: dict[int, list[float]] = field(default_factory=dict)
     mask_overlaps: list[float] = field(default_factory=list)
@@ -68,15 +66,14 @@ def summarize(measured: Measurements) -> dict[str, Any]:
             "late_at_20_fps": float(np.mean(np.array(frames) > 1 / REAL_TIME)),
         },
         "initialisation": spread(measured.initialisations[own]),
-        "stages": [_row(stage, (stage,), seconds, work, measured) for stage in STAGES
-                   if any(stage in frame for frame in seconds)],
+        "stages": [_row(stage, (stage,), seconds, work, measured) for stage in stages_of(seconds)],
         "sums": [
             _row(CONVOLUTIONS, [name for name, kind in ARITHMETIC.items() if kind == "convolution"],
                  seconds, work, measured),
-            _row("all stages", STAGES, seconds, work, measured),
+            _row("all stages", stages_of(seconds), seconds, work, measured),
         ],
         "initialisation_stages": [_row(stage, (stage,), measured.stages[:1], measured.work[:1], measured)
-                                  for stage in FIRST_FRAME_STAGES if stage in measured.stages[0]],
+                                  for stage in stages_of(measured.stages[:1])],
         "start": measured.start,
         "targets": {str(count): spread(times) for count, times in measured.targets.items()},
     }
@@ -93,6 +90,12 @@ def summarize(measured: Measurements) -> dict[str, Any]:
                          "lowest": float(np.min(measured.mask_overlaps))},
         }
     return document
+
+
+def stages_of(frames: Sequence[dict[str, float]]) -> list[str]:
+    """All stages that were heard of, in the order of their first time; what lies between them last."""
+    heard = dict.fromkeys(stage for frame in frames for stage in frame)
+    return [*(stage for stage in heard if stage != REST), *(stage for stage in (REST,) if stage in heard)]
 
 
 def spread(seconds: Iterable[float]) -> dict[str, float]:
@@ -159,7 +162,7 @@ def _row(
     operations = np.array([sum(part.operations for part in parts) for parts in done])
     moved = np.array([sum(part.bytes for part in parts) for parts in done])
     kind = "convolution" if len(stages) > 1 else ARITHMETIC.get(label)
-    ceiling = f"{kind} {measured.precisions[kind]}" if kind else None
+    ceiling = f"{kind} float32" if kind else None
     rate = float(np.median(operations / times))
     return {
         "stage": label,
