@@ -30,6 +30,9 @@ from tracker_ar.report.tables import format_tables, write_numbers, write_plots
 from tracker_ar.data.datasets.vot_layout import SequenceInfo
 from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.profiles import PROFILES
+from tracker_ar.errors import InputError
+from tracker_ar.speed.start import Start, use_threads
+from tracker_ar.speed.summary import format_report, summarize, write_report
 from tracker_ar.zoo import build_tracker
 
 
@@ -59,8 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     speed_parser = benchmarks.add_parser("speed", help=summary, description=(
         f"Measure {summary}. Prints a table; writes speed.txt, speed.json and speed.png to --out."
     ), usage="%(prog)s [FRAMES] [options]")
-    speed.configure(speed_parser)
-    speed_parser.set_defaults(run_benchmark=speed.run)
+    _configure_speed(speed_parser)
+    speed_parser.set_defaults(run_benchmark=_speed)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,3 +137,54 @@ def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
             "vot-toolkit": version("vot-toolkit"),
         },
     }
+
+
+def _configure_speed(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``benchmark speed``."""
+    parser.add_argument("frames_from", nargs="?", metavar="FRAMES",
+                        help="a VOT-layout sequence, or a folder of images or a video with --box "
+                             f"(default: a made one, {speed.MADE_SIZE[0]} x {speed.MADE_SIZE[1]})")
+    parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
+                        help="the target in the first image, pixels; not for a VOT-layout sequence")
+    parser.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", type=Path, metavar="DIR",
+                         help="folder with the profile's checkpoints (default: the installed ones)")
+    weights.add_argument("--random-weights", action="store_true",
+                         help="fresh weights: the same work without checkpoints")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--threads", type=_count, default=0, metavar="N",
+                        help="of the CPU (default: torch's)")
+    parser.add_argument("--frames", type=_count, default=60, metavar="N",
+                        help=f"frames to measure, after {speed.WARM_UP} to warm up (default: %(default)s)")
+    parser.add_argument("--targets", type=_count, nargs="+", default=[], metavar="N",
+                        help="also a frame with so many targets, for each N (1 2 4)")
+    parser.add_argument("--baseline", action="store_true",
+                        help="also the same networks as they are trained - batch norms not folded, plain "
+                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
+    parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
+                        help="where the results go; earlier ones there are replaced (default: %(default)s)")
+
+
+def _speed(args: argparse.Namespace) -> int:
+    """Measure, print and write; raises CheckpointError for missing weights, DataError for bad frames,
+    InputError for a device or box that cannot be used."""
+    use_threads(args.threads)
+    if args.targets and args.random_weights:
+        raise InputError("--targets needs trained weights: with random ones the targets would wander off.")
+    clip = speed.read_clip(args.frames_from, args.box, args.frames + 1)
+    profile = args.profile or installed_profile(args.checkpoint)
+    checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
+    start = Start(profile, args.device, checkpoint, args.random_weights, args.plain)
+    document = summarize(speed.measure(start, clip, args.frames, args.threads, args.baseline, args.targets))
+    print(f"\n{format_report(document)}\n\n{args.out}:")
+    print(*(f"  {file.name}" for file in write_report(args.out, document)), sep="\n")
+    return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

@@ -30,7 +30,7 @@ from tracker_ar.geometry import box_iou, clip_box, mask_from_box, pad_mask, regi
 
 Case = Callable[[random.Random], None]
 
-DATA = Path(__file__).parent / "data" / "checkpoints"
+DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 MEMORY = "/dev/shm"  # files that are written a million times had better not go to a disk
 FRAME = b"/frame.png"  # stands for a file that is there
 SIZE = (48, 64)
