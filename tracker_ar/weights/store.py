@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tracker_ar.atomic import replacement
 from tracker_ar.weights.containers import Checkpoint, read_checkpoint, read_header
 from tracker_ar.errors import CheckpointError, InputError
-from tracker_ar.weights.pickle_reader import quote
+from tracker_ar.weights.pickle_values import quote
 
 __all__ = [
     "Checkpoint", "Installed", "SLOTS", "Slot", "WHERE_TO_GET", "checkpoint_dir", "find_checkpoints",
