@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
 from tracker_ar.prediction import BaseResult, BaseTracker, Prediction, Refinement, Refiner
-from tracker_ar.profiles import Profile
+
+if TYPE_CHECKING:
+    from tracker_ar.zoo import Profile
 
 CPU = torch.device("cpu")
 Result = TypeVar("Result")

@@ -132,19 +132,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, ob
                               "download it again") from error
 
 
-def read_header(path: str | os.PathLike) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Shapes by key and the text entries of a safetensors file, without its numbers.
-
-    Fast (about a millisecond), and notices a file that was cut off. Raises `CheckpointError`.
-    """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-            return shapes, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"{path} is missing, truncated or damaged ({error})") from error
-
-
 # ---- torch's zip container: one record for the pickled part, one for every storage
 
 
