@@ -20,8 +20,10 @@ from tracker_ar.evaluate import scores as accuracy
 from tracker_ar.commands import benchmark as benchmark_command
 from tracker_ar.data.datasets.vot_layout import encode_mask_line, inspect_sequence, write_list
 from tracker_ar.geometry import box_from_mask, mask_from_box
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.tracker import Prediction
+
+LITE = zoo.profile("lite")
 
 HEIGHT, WIDTH, LENGTH = 48, 64, 8
 SPEED = 2

@@ -11,7 +11,9 @@ import torch
 
 from tracker_ar import tracker as tracker_module
 from tracker_ar.speed.start import Start, build
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
+
+LITE = zoo.profile("lite")
 
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128), refiner=replace(LITE.refiner, input_size=128))
 

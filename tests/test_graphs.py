@@ -31,9 +31,11 @@ from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConf
 from tracker_ar.multi_target import MultiTargetTracker
 from tracker_ar.ops.box_pooling import BoxPooling, Level
 from tracker_ar.base.settings import BoxRefinementSettings
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.refine.recorded import segment
 from tracker_ar.tracker import CPU, AlphaRefineTracker
+
+LITE = zoo.profile("lite")
 
 META = torch.device("meta")
 

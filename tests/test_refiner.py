@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from tracker_ar.crops import RefinerCrop
 from tracker_ar.models.alpha_refine import Segmentation, build_mask_refiner
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.refine import Refiner
 from tracker_ar.refine.refiner import Correction, drop_small_parts
+
+LITE = zoo.profile("lite")
 
 SIZE = (90, 120)
 

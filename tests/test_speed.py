@@ -34,8 +34,10 @@ from tracker_ar.speed.start import Start, build, measure_start, peak_memory
 from tracker_ar.speed.targets import time_targets
 from tracker_ar.engine.precision import tf32_allowed
 from tracker_ar.prediction import Prediction
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.tracker import AlphaRefineTracker
+
+LITE = zoo.profile("lite")
 
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128), refiner=replace(LITE.refiner, input_size=128))
 TINY_SIZES = ceilings.Sizes(batch=1, channels=4, side=8, rows=16, megabytes=1, repeats=2)

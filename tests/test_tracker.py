@@ -13,9 +13,11 @@ from tracker_ar.base.dimp import SuperDiMPTracker
 from tracker_ar.errors import AlphaRefineError, InputError
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_super_dimp
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.refine import Refiner
 from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_tracker
+
+LITE = zoo.profile("lite")
 
 HEIGHT, WIDTH = 120, 160
 BOX = (60.0, 40.0, 30.0, 24.0)

@@ -8,6 +8,7 @@ any refiner behind it ('csrt+lite'). To add a tracker, add a `Part` here and, fo
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -34,8 +35,10 @@ class Part:
 
     title: as in its paper. engine: import path 'module:class' of the engine, made as `Engine(*runners, settings)`, a
     base tracker with `seed=`; of an engine without weights, as `Engine(*arguments)`. settings: import path
-    'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. scores: published, alone.
-    feedback: of a refiner, which box its authors gave back to the base tracker.
+    'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. packages: of which one must be
+    installed. scores: published, alone.
+    minimum_side: of the boxes of a base tracker (see `Profile`). feedback: of a refiner, which box its authors gave back to
+    the base tracker.
     """
 
     title: str
@@ -43,7 +46,9 @@ class Part:
     settings: str = ""
     kinds: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     scores: str = ""
+    minimum_side: float = 10.0
     feedback: Feedback = "base"
 
     @property
@@ -51,16 +56,27 @@ class Part:
         """Where its weights are."""
         return [SLOT[kind] for kind in self.kinds]
 
+    @property
+    def needs(self) -> list[str]:
+        """The files and packages that it needs."""
+        return [*(slot.file_name for slot in self.slots), *self.packages[:1]]
 
+    def lacks(self, directory: Folder = None) -> list[str]:
+        """Those of `needs` that are not installed, or not as they should be."""
+        files = [slot.file_name for slot in self.slots if problem_with(slot, directory)]
+        return files if not self.packages or any(map(_is_installed, self.packages)) else [*files, self.packages[0]]
+
+
+_CONTRIB = ("opencv-contrib-python", "opencv-contrib-python-headless")
 # Published scores: pytracking's MODEL_ZOO.md; Alpha-Refine's README and VOT2020 analysis; PySOT's MODEL_ZOO.md.
 BASES: Mapping[str, Part] = {
     "super_dimp": Part("SuperDiMP", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:SUPER_DIMP",
                        ("super_dimp",), scores="LaSOT 63.1, TrackingNet 78.1, OTB 70.1"),
     "lite_dimp": Part("SuperDiMP, scaled down", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:LITE",
                       ("lite_super_dimp",)),
-    "csrt": Part("CSRT of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("csrt",)),
-    "kcf": Part("KCF of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("kcf",)),
-    "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker"),
+    "csrt": Part("CSRT of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("csrt",), packages=_CONTRIB),
+    "kcf": Part("KCF of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("kcf",), packages=_CONTRIB),
+    "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker", minimum_side=1.0),
 }
 REFINERS: Mapping[str, Part] = {
     "vot2020": Part("mask branch at 384 (VOT2020)", "tracker_ar.refine.refiner:SegmentingRefiner",
@@ -74,6 +90,8 @@ NAMED: Mapping[str, tuple[str, str, str]] = {
     "vot2020": ("super_dimp", "vot2020", "VOT2020 EAO 0.493, real time 0.499"),
     "lite": ("lite_dimp", "lite", ""),
 }
+# Scores of other combinations, by name.
+PUBLISHED: Mapping[str, str] = {}
 # What is taken where no tracker is named: the first whose weights are installed.
 BEST = ("vot2020", "lite")
 # The best that is installed, by a name; the second reports the box around each mask.
@@ -108,7 +126,7 @@ class Profile:
 
 def best_installed(directory: Folder = None) -> str:
     """The name of the best tracker whose weights are installed; of the last one where none is. Raises nothing."""
-    return next((name for name in BEST if not missing_slots(name, directory)), BEST[-1])
+    return next((name for name in BEST if not lacks(name, directory)), BEST[-1])
 
 
 def parts_of(name: str) -> tuple[str, str]:
@@ -127,13 +145,27 @@ def parts_of(name: str) -> tuple[str, str]:
 
 def slots_of(name: str) -> list[Slot]:
     """The weights of a tracker, the base tracker's first. Raises InputError for an unknown name."""
+    return [slot for part in _parts(name) for slot in part.slots]
+
+
+def _parts(name: str) -> list[Part]:
     base, refiner = parts_of(name)
-    return BASES[base].slots + (REFINERS[refiner].slots if refiner else [])
+    return [BASES[base], REFINERS[refiner]] if refiner else [BASES[base]]
 
 
-def missing_slots(name: str, directory: Folder = None) -> list[Slot]:
-    """The weights of a tracker that are not installed, or not as they should be."""
-    return [slot for slot in slots_of(name) if problem_with(slot, directory)]
+def needs(name: str) -> list[str]:
+    """The files and packages that a tracker needs."""
+    return [each for part in _parts(name) for each in part.needs]
+
+
+def lacks(name: str, directory: Folder = None) -> list[str]:
+    """Those of `needs` that are not installed, or not as they should be."""
+    return [each for part in _parts(name) for each in part.lacks(directory)]
+
+
+def names() -> list[str]:
+    """The trackers to show: those with a name of their own, combinations with published scores, base trackers alone."""
+    return [*NAMED, *PUBLISHED, *BASES]
 
 
 def weight_files(name: str, directory: Folder = None) -> list[Any]:
@@ -146,7 +178,7 @@ def published_scores(name: str) -> str:
     if name in NAMED:
         return NAMED[name][2]
     base, refiner = parts_of(name)
-    return "" if refiner else BASES[base].scores
+    return PUBLISHED.get(name, "") if refiner else BASES[base].scores
 
 
 def profile(name: str, directory: Folder = None) -> Profile:
@@ -161,7 +193,14 @@ def profile(name: str, directory: Folder = None) -> Profile:
     name = next((own for own, (*parts, _) in NAMED.items() if parts == [base, refiner]), name)
     last = REFINERS[refiner] if refiner else BASES[base]
     settings = _settings(BASES[base]), _settings(REFINERS[refiner]) if refiner else None
-    return Profile(name, *settings, base, refiner, feedback=last.feedback, report=report)
+    return Profile(name, *settings, base, refiner, BASES[base].minimum_side, feedback=last.feedback, report=report)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _settings(part: Part) -> Any:
@@ -194,13 +233,13 @@ def build_tracker(
     from tracker_ar.tracker import AlphaRefineTracker
 
     chosen = name if isinstance(name, Profile) else profile(name or "alpharefine", checkpoint)
-    first = None if base is not None else BASES[chosen.base_name]
+    first = BASES[chosen.base_name]
     second = REFINERS[chosen.refiner_name] if chosen.refiner_name else None
-    parts = [part for part in (first, second) if part is not None]
+    parts = [part for part in (None if base else first, second) if part is not None]
     networks = _networks(parts, f"The tracker {chosen.name}", checkpoint, random_weights)
 
     def assemble(where: torch.device) -> AlphaRefineTracker:
-        finder = base if first is None else _engine(first, chosen.base, networks, where, fast, seed=seed)
+        finder = base or _engine(first, chosen.base, networks, where, fast, seed=seed)
         refiner = None if second is None else _engine(second, chosen.refiner, networks, where, fast)
         return AlphaRefineTracker(finder, refiner, chosen)
 
@@ -218,8 +257,7 @@ def build_refiner(
     name: in `REFINERS`, or a tracker's name, for its refiner; None for that of the best that is installed. Other arguments
     and errors as of `build_tracker`; only the refiner's weights are needed.
     """
-    name = name or next((best for best in BEST if not any(
-        problem_with(slot, checkpoint) for slot in REFINERS[NAMED[best][1]].slots)), BEST[-1])
+    name = name or next((best for best in BEST if not REFINERS[NAMED[best][1]].lacks(checkpoint)), BEST[-1])
     refiner = name if name in REFINERS else profile(name, checkpoint).refiner_name
     if not refiner:
         raise InputError(f"The tracker {name} has no refiner: choose one of {', '.join(REFINERS)}.")

@@ -21,10 +21,12 @@ from tracker_ar.base import dimp as super_dimp
 from tracker_ar.base.dimp import SuperDiMPTracker, TargetState
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_super_dimp
-from tracker_ar.profiles import VOT2020
+from tracker_ar import zoo
 from tracker_ar.refine import Refinement, Refiner
 from tracker_ar.refine import refiner as mask_refiner
 from tracker_ar.tracker import AlphaRefineTracker
+
+VOT2020 = zoo.profile("vot2020")
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "track_synth.npz")
 FRAMES = len(REFERENCE["flag"])

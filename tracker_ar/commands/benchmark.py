@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.atomic import write_atomically
-from tracker_ar.weights.store import find_checkpoints, installed_profile
-from tracker_ar.speed import measure as speed
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, TRACKER, TRACKER_HELP
+from tracker_ar.data.datasets.vot_layout import SequenceInfo
 from tracker_ar.evaluate.scores import (
     COMPARISONS,
     SequenceScores,
@@ -27,10 +27,8 @@ from tracker_ar.evaluate.scores import (
     measure,
 )
 from tracker_ar.report.tables import format_tables, write_numbers, write_plots
-from tracker_ar.data.datasets.vot_layout import SequenceInfo
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
-from tracker_ar.profiles import PROFILES
-from tracker_ar.zoo import build_tracker
+from tracker_ar.speed import measure as speed
+from tracker_ar.zoo import build_tracker, weight_files
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ), usage="%(prog)s SEQUENCES [SEQUENCES ...] [options]")
     accuracy.add_argument("sequences", type=Path, nargs="+", metavar="SEQUENCES",
                           help="a VOT-layout sequence, or a folder of them")
-    accuracy.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    accuracy.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     accuracy.add_argument("--checkpoint", type=Path, metavar="DIR",
-                          help="folder with the profile's checkpoints (default: the installed ones)")
+                          help="folder with the tracker's checkpoints (default: the installed ones)")
     accuracy.add_argument("--device", default="auto", help=DEVICE_HELP)
     accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
@@ -74,14 +72,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _accuracy(args: argparse.Namespace) -> int:
     infos = find_sequences(args.sequences)
-    profile = args.profile or installed_profile(args.checkpoint)
-    tracker = build_tracker(profile, args.device, args.checkpoint, fast=not args.plain)
+    tracker = build_tracker(args.tracker, args.device, args.checkpoint, fast=not args.plain)
     compared = {name: comparison_tracker(name, tracker) for name in args.compare}
-    trackers = {f"AlphaRefine {profile}": tracker, **compared}
+    trackers = {f"AlphaRefine {tracker.profile.name}": tracker, **compared}
 
     scores: list[SequenceScores] = []
     try:
-        _measure_all(trackers, infos, scores, args.out, _settings(args, profile))
+        _measure_all(trackers, infos, scores, args.out, _settings(args, tracker.profile.name))
     except KeyboardInterrupt:
         done = len(scores) // len(trackers)
         print(f"\nStopped: {done} of {len(infos)} sequences are done and reported.", file=sys.stderr)
@@ -118,11 +115,11 @@ def _measure_all(
             write_numbers(out, scores, {**settings, "complete": done == len(infos)})
 
 
-def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """What somebody needs to know to get the same numbers."""
-    checkpoints = find_checkpoints(profile, args.checkpoint)
+    checkpoints = weight_files(name, args.checkpoint)
     return {
-        "profile": profile,
+        "profile": name,
         "checkpoints": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoints},
         "device": args.device,
         "plain": args.plain,

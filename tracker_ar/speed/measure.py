@@ -24,24 +24,23 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
 from tracker_ar import __version__
-from tracker_ar.weights.store import installed_profile
-from tracker_ar.errors import DataError, InputError
-from tracker_ar.evaluate.scores import read_frames
-from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
-from tracker_ar.evaluate.metrics import region_similarity
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, TRACKER, TRACKER_HELP
+from tracker_ar.data.datasets.vot_layout import inspect_sequence
 from tracker_ar.data.synthetic.procedural import write_made_sequences
-from tracker_ar.speed.summary import Measurements, Work, format_report, summarize, write_report
+from tracker_ar.errors import DataError, InputError
+from tracker_ar.evaluate.metrics import region_similarity
+from tracker_ar.evaluate.scores import read_frames
+from tracker_ar.geometry import Region
+from tracker_ar.ops.convolution import can_pack
+from tracker_ar.prediction import Prediction
+from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
 from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter, clock
 from tracker_ar.speed.start import Start, build, measure_start, use_threads
-from tracker_ar.data.datasets.vot_layout import inspect_sequence
-from tracker_ar.ops.convolution import can_pack
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
-from tracker_ar.prediction import Prediction
-from tracker_ar.profiles import PROFILES
-from tracker_ar.geometry import Region
+from tracker_ar.speed.summary import Measurements, Work, format_report, summarize, write_report
 from tracker_ar.trace import Listener, listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.video.sources import open_source
+from tracker_ar.zoo import best_installed
 
 MADE_SIZE = (854, 480)  # width, height of most videos of VOT
 WARM_UP = 5  # frames
@@ -71,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                              f"(default: a made one, {MADE_SIZE[0]} x {MADE_SIZE[1]})")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
                         help="the target in the first image, pixels; not for a VOT-layout sequence")
-    parser.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, metavar="DIR",
                          help="folder with the profile's checkpoints (default: the installed ones)")
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if args.targets and args.random_weights:
         raise InputError("--targets needs trained weights: with random ones the targets would wander off.")
     clip = read_clip(args.frames_from, args.box, args.frames + 1)
-    profile = args.profile or installed_profile(args.checkpoint)
+    profile = args.tracker or best_installed(args.checkpoint)
     checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
     start = Start(profile, args.device, checkpoint, args.random_weights, args.plain)
     document = summarize(measure(start, clip, args.frames, args.threads, args.baseline, args.targets))

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -135,7 +136,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, ob
 # ---- torch's zip container: one record for the pickled part, one for every storage
 
 
-def _read_zip(file: object, file_size: int) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def _read_zip(file: IO[bytes], file_size: int) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     try:
         with zipfile.ZipFile(file) as archive:
             roots = [name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -244,7 +245,8 @@ def _weights(top: object) -> tuple[dict[str, TensorRecord], dict[str, object]]:
     return found, place
 
 
-def _plain_entries(top: dict) -> dict[str, object]:
+def _plain_entries(top: object) -> dict[str, object]:
+    assert isinstance(top, dict)  # or `_weights` had refused it
     names = ("epoch", "net_type", "actor_type")
     entries = {name: top[name] for name in names if type(top.get(name)) in (str, int)}
     constructor = top.get("constructor")

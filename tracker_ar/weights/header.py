@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read without torch: in about a millisecond, and so that a cut off file is noticed."""
+"""The header of a safetensors file, read without torch, in about a millisecond; notices a file that was cut off."""
 
 from __future__ import annotations
 

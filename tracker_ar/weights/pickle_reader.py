@@ -1,7 +1,7 @@
 """Reads pickled checkpoints as data: a pickle interpreter that never calls or imports anything.
 
-`pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks for, and
-allocates what a file claims to hold. Here a global is only its name, a tensor is only a description of where its numbers
+`pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks for,
+and allocates what a file claims to hold. Here a global is only its name, a tensor is only a description of where its numbers
 lie, and an object of the authors' five classes is only its fields. Whatever else a file names or asks for ends in a
 `CheckpointError` before the next instruction is read.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable
-from typing import Union
+from typing import Any, Union
 
 from tracker_ar.errors import CheckpointError
 from tracker_ar.weights.pickle_values import (
@@ -108,7 +108,7 @@ class _Machine:
         self.position += count
         return piece
 
-    def number(self, layout: str) -> int | float:
+    def number(self, layout: str) -> Any:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> str:

@@ -25,8 +25,8 @@ ALPHA_REFINE = "https://github.com/MasterBin-IIAU/AlphaRefine"
 class Slot:
     """The place of one network's weights.
 
-    kind: its name; the installed file is KIND.safetensors and says so in its metadata. network: import path of what
-    builds the network, 'module:function' or 'module:function:CONFIGURATION'. published, link, page: for the weights that
+    kind: its name; the installed file is KIND.safetensors and says so in its metadata. network: import path of
+    what builds the network, 'module:function' or 'module:function:CONFIGURATION'. published, link, page: for the weights that
     users install, the file's published name, where it can be had (empty: from its authors only) and the page that says
     so. layout: the digest (`layout_of`) of the keys and shapes that the tracker needs; None for the project's own.
     prefix: stands before the network's keys, but not before the published file's. unneeded: pattern of keys that may be
@@ -108,7 +108,8 @@ SLOTS = (
                "https://drive.google.com/file/d/1drLqNq4r9g4ZqGtOGuuLCmHJDh20Fu1m/view", ALPHA_REFINE,
                "584c2c57eb7c39803186a4131f04c17d7e931e179e88d2e50c095371fc24ac8c", _UNUSED_STAGES),
     # The authors do not state the name of the ResNet-18 file; this is the one that their scripts look for.
-    _published("ar18", "tracker_ar.models.corner_refiner:build_corner_refiner:AR_18", "SEcmnet_ep0040-a.pth.tar (SEcm_r18)",
+    _published("ar18", "tracker_ar.models.corner_refiner:build_corner_refiner:AR_18",
+               "SEcmnet_ep0040-a.pth.tar (SEcm_r18)",
                "https://drive.google.com/file/d/1ANf0KCvlFBbGQPpvT-3WNiy414ANkgLZ/view", ALPHA_REFINE,
                "0e6719b3bc36f9c86984bce071cee4569b8a0eca1b7c488aa7ae7dce8e6a5d2b", _UNUSED_STAGES),
     _published("ar_base", "tracker_ar.models.corner_refiner:build_corner_refiner:AR_BASE", "SEbcmnet_ep0040.pth.tar",
@@ -139,11 +140,12 @@ def where_to_get(slots: Iterable[Slot]) -> str:
         lines.append(f"{' and '.join(own)} {'comes' if len(own) == 1 else 'come'} with the project: restore its checkpoints/ "
                      "folder, or let ALPHAREFINE_CHECKPOINTS name the folder that holds them.")
     published = [slot for slot in slots if slot.published]
-    for slot in published:
-        place = slot.link or f"never published; from the authors of {slot.page}"
-        lines.append(f"  {slot.published}\n    {place}" + (f"\n    (from {slot.page})" if slot.link else ""))
+    for page in dict.fromkeys(slot.page for slot in published):
+        lines.append(f"Published on {page}:")
+        for slot in published:
+            if slot.page == page:
+                lines.append(f"  {slot.published}\n    {slot.link or 'not published there; ask its authors'}")
     if published:
-        lines.insert(len(lines) - len(published), "Published by the authors:")
         names = " ".join((slot.published or "").partition(" ")[0] for slot in published)
         lines.append("Download in a browser, do not unpack, and run\n"
                      f"  alpharefine checkpoints install {names if len(published) < 4 else 'FILE ...'}")
