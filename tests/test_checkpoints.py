@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 
-from tracker_ar.weights.store import read_checkpoint
 from tracker_ar.errors import CheckpointError
 from tracker_ar.weights.pickle_reader import read_pickle
+from tracker_ar.weights.store import read_checkpoint
 
 DATA = Path(__file__).parent / "data" / "checkpoints"
 CONTAINERS = ("zip", "legacy")
@@ -263,7 +263,8 @@ def write_container(path: Path, container: str, pickled: bytes) -> None:
         path.write_bytes(head + pickled + pickle.dumps(["0"], protocol=2) + struct.pack("<q", 4) + numbers)
 
 
-@pytest.mark.parametrize("content", [b"X\xff\xff\xff\xff.", b"\x8d" + b"\xff" * 8 + b".", b"T\xff\xff\xff\xff.", b"N" * (5 << 20)])
+@pytest.mark.parametrize("content", [b"X\xff\xff\xff\xff.", b"\x8d" + b"\xff" * 8 + b".",
+                                     b"T\xff\xff\xff\xff.", b"N" * (5 << 20)])
 def test_pickles_that_claim_more_than_there_is(content):
     with pytest.raises(CheckpointError, match="too early"):
         read_pickle(content)
@@ -323,7 +324,8 @@ def test_no_file_and_a_folder(tmp_path):
     ({"net": {}}, "no weights"), ({"net": {"a": 1.0}}, "'a' of its 'net' is not a tensor"), ({}, "no weights"),
     ({"state_dict": [torch.ones(1)]}, "no weights"), ({"shared_layers": {"a": None}}, "'a' of its 'shared_layers'"),
     ({"a": torch.ones(1), "b": 2}, "'b' of its weights is not a tensor"),
-    ({"net": {7: torch.ones(1)}}, "with a text as its key"), ({"net": {"a": torch.tensor([1.0, float("nan")])}}, "not finite")])
+    ({"net": {7: torch.ones(1)}}, "with a text as its key"),
+    ({"net": {"a": torch.tensor([1.0, float("nan")])}}, "not finite")])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_contents_that_are_no_network(tmp_path, container, content, says):
     assert says in refusal(save(tmp_path / "content", content, container))

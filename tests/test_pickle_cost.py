@@ -113,8 +113,9 @@ def test_keys_that_are_no_texts_are_passed_over() -> None:
     assert isinstance(value, dict) and value == {OTHER_KEYS: None, "a": 1}
 
 
-@pytest.mark.parametrize("instruction", [b"}", b"]", b"(", b")\x85", b"}q\x00", b"K\x01", b"\x8a\x01\x02", b"G" + bytes(8),
-                                         b"X\0\0\0\0", b"ccollections\nOrderedDict\n)R",
+@pytest.mark.parametrize("instruction", [b"}", b"]", b"(", b")\x85", b"}q\x00", b"K\x01",
+                                         b"\x8a\x01\x02", b"G" + bytes(8), b"X\0\0\0\0",
+                                         b"ccollections\nOrderedDict\n)R",
                                          b"cltr.admin.settings\nSettings\n)\x81"])
 def test_memory_grows_with_the_file_only(instruction: bytes) -> None:
     content = instruction * (100_000 // len(instruction))

@@ -35,10 +35,9 @@ class Part:
 
     title: as in its paper. engine: import path 'module:class' of the engine, made as `Engine(*runners, settings)`, a
     base tracker with `seed=`; of an engine without weights, as `Engine(*arguments)`. settings: import path
-    'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. packages: of which one must be
-    installed. scores: published, alone.
-    minimum_side: of the boxes of a base tracker (see `Profile`). feedback: of a refiner, which box its authors gave back to
-    the base tracker.
+    'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. packages: of which one
+    must be installed. scores: published, alone. minimum_side: of the boxes of a base tracker (see `Profile`). feedback:
+    of a refiner, which box its authors gave back to the base tracker.
     """
 
     title: str
@@ -79,10 +78,10 @@ BASES: Mapping[str, Part] = {
     "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker", minimum_side=1.0),
 }
 REFINERS: Mapping[str, Part] = {
-    "vot2020": Part("mask branch at 384 (VOT2020)", "tracker_ar.refine.refiner:SegmentingRefiner",
+    "vot2020": Part("mask branch at 384, VOT2020", "tracker_ar.refine.refiner:SegmentingRefiner",
                     "tracker_ar.refine.settings:VOT2020", ("mask_refiner_384",)),
-    "lite": Part("mask branch, scaled down", "tracker_ar.refine.refiner:SegmentingRefiner", "tracker_ar.refine.settings:LITE",
-                 ("lite_mask_refiner",)),
+    "lite": Part("mask branch, scaled down", "tracker_ar.refine.refiner:SegmentingRefiner",
+                 "tracker_ar.refine.settings:LITE", ("lite_mask_refiner",)),
 }
 
 # Names of their own: name -> (base tracker, refiner, published scores).
@@ -102,12 +101,12 @@ BEST_NAMES: Mapping[str, Report] = {"alpharefine": "masks", "alpharefine-box": "
 class Profile:
     """One complete tracker.
 
-    name: what `build_tracker` takes and what the TraX hello says. base, refiner: settings of their engines, None where those
-    have none. base_name, refiner_name: which they are in `BASES` and `REFINERS`; '' for a base tracker alone.
+    name: what `build_tracker` takes and what the TraX hello says. base, refiner: settings of their engines, None where
+    those have none. base_name, refiner_name: which they are in `BASES` and `REFINERS`; '' for a base tracker alone.
     minimum_side: pixels; boxes are clipped to the image with at least this width and height (Alpha-Refine's scripts).
     confident_score: of the base tracker, from which the refiner's target model may learn. feedback: which box, clipped,
-    goes back to the base tracker after each frame: its own (Alpha-Refine's VOT2020 entry) or the refined one (its scripts
-    for LaSOT, TrackingNet and GOT-10k). report: what the TraX server sends.
+    goes back to the base tracker after each frame: its own (Alpha-Refine's VOT2020 entry) or the refined one (its
+    scripts for LaSOT, TrackingNet and GOT-10k). report: what the TraX server sends.
     """
 
     name: str
@@ -139,8 +138,8 @@ def parts_of(name: str) -> tuple[str, str]:
     known = [*BEST_NAMES, *NAMED, *BASES, *(f"{base}+{refiner}" for base in BASES for refiner in REFINERS)]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"There is no tracker {name!r}.{meant} Names are {', '.join([*BEST_NAMES, *NAMED])}, a base tracker "
-                     f"({', '.join(BASES)}), or BASE+REFINER with a refiner ({', '.join(REFINERS)}).")
+    raise InputError(f"There is no tracker {name!r}.{meant} Names are {', '.join([*BEST_NAMES, *NAMED])}, a base "
+                     f"tracker ({', '.join(BASES)}), or BASE+REFINER with a refiner ({', '.join(REFINERS)}).")
 
 
 def slots_of(name: str) -> list[Slot]:
@@ -225,9 +224,9 @@ def build_tracker(
     challenge entry with the authors' checkpoints, else 'lite', with ours. device: 'auto' (the GPU where there is one),
     'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder of the weights; None for the installed ones. seed: of everything
     random, applied anew for each target. base: an engine to take the place of the named base tracker (see
-    `AdaptedTracker`). fast: False runs the networks as they are trained, layer by layer, in float32, to compare with; the
-    results are the same up to rounding, which on a GPU is that of TF32. random_weights: those that torch gives new networks,
-    in place of a file's; to measure speed.
+    `AdaptedTracker`). fast: False runs the networks as they are trained, layer by layer, in float32, to compare with;
+    the results are the same up to rounding, which on a GPU is that of TF32. random_weights: those that torch gives new
+    networks, in place of a file's; to measure speed.
     Raises InputError for an unknown name or device, CheckpointError for missing or unfit weights.
     """
     from tracker_ar.tracker import AlphaRefineTracker
@@ -235,11 +234,11 @@ def build_tracker(
     chosen = name if isinstance(name, Profile) else profile(name or "alpharefine", checkpoint)
     first = BASES[chosen.base_name]
     second = REFINERS[chosen.refiner_name] if chosen.refiner_name else None
-    parts = [part for part in (None if base else first, second) if part is not None]
+    parts = [part for part in (first if base is None else None, second) if part is not None]
     networks = _networks(parts, f"The tracker {chosen.name}", checkpoint, random_weights)
 
     def assemble(where: torch.device) -> AlphaRefineTracker:
-        finder = base or _engine(first, chosen.base, networks, where, fast, seed=seed)
+        finder = base if base is not None else _engine(first, chosen.base, networks, where, fast, seed=seed)
         refiner = None if second is None else _engine(second, chosen.refiner, networks, where, fast)
         return AlphaRefineTracker(finder, refiner, chosen)
 
@@ -254,8 +253,8 @@ def build_refiner(
 ) -> Refiner:
     """A refiner with its weights loaded, to stand behind a tracker of one's own.
 
-    name: in `REFINERS`, or a tracker's name, for its refiner; None for that of the best that is installed. Other arguments
-    and errors as of `build_tracker`; only the refiner's weights are needed.
+    name: in `REFINERS`, or a tracker's name, for its refiner; None for that of the best that is installed. Other
+    arguments and errors as of `build_tracker`; only the refiner's weights are needed.
     """
     name = name or next((best for best in BEST if not REFINERS[NAMED[best][1]].lacks(checkpoint)), BEST[-1])
     refiner = name if name in REFINERS else profile(name, checkpoint).refiner_name

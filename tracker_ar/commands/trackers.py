@@ -7,12 +7,15 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tracker_ar.weights.store import checkpoint_dir
 from tracker_ar.zoo import BASES, REFINERS, best_installed, lacks, names, needs, parts_of, published_scores
 
 HEADINGS = ("NAME", "BASE", "REFINER", "INSTALLED", "NEEDS", "PUBLISHED SCORES")
 GAP = 2
+INDENT = "    "
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 MAXIMUM_WIDTH = 160
 
 
@@ -36,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         "`alpharefine checkpoints list` says.",
     )
     for paragraph in paragraphs:
-        print("", *textwrap.wrap(paragraph, width, break_long_words=False, break_on_hyphens=False), sep="\n")
+        print("", *textwrap.wrap(paragraph, width, **WHOLE_WORDS), sep="\n")
     return 0
 
 
@@ -65,7 +68,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], width: int) ->
             lines.append((" " * GAP).join(padded).rstrip())
         if fits < len(headings) and number > 0:
             below = zip(headings[fits:], cells[fits:])
-            lines += [f"    {heading.lower()}: {', '.join(cell)}" for heading, cell in below if cell != ["-"]]
+            for text in (f"{heading.lower()}: {', '.join(cell)}" for heading, cell in below if cell != ["-"]):
+                lines += textwrap.wrap(text, width, initial_indent=INDENT, subsequent_indent=2 * INDENT, **WHOLE_WORDS)
         if number == 0:
             lines.append("-" * min(width, sum(widths[:fits]) + GAP * (fits - 1)))
     return lines

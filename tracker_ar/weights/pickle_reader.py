@@ -1,9 +1,9 @@
 """Reads pickled checkpoints as data: a pickle interpreter that never calls or imports anything.
 
 `pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks for,
-and allocates what a file claims to hold. Here a global is only its name, a tensor is only a description of where its numbers
-lie, and an object of the authors' five classes is only its fields. Whatever else a file names or asks for ends in a
-`CheckpointError` before the next instruction is read.
+and allocates what a file claims to hold. Here a global is only its name, a tensor is only a description of where its
+numbers lie, and an object of the authors' five classes is only its fields. Whatever else a file names or asks for ends
+in a `CheckpointError` before the next instruction is read.
 
 Time and memory stay in proportion to the file: an instruction costs no more than the bytes that wrote it. A pickle can
 name one object many times at two bytes each, so nothing here walks through, compares, copies or prints what an object

@@ -26,9 +26,9 @@ class Slot:
     """The place of one network's weights.
 
     kind: its name; the installed file is KIND.safetensors and says so in its metadata. network: import path of
-    what builds the network, 'module:function' or 'module:function:CONFIGURATION'. published, link, page: for the weights that
-    users install, the file's published name, where it can be had (empty: from its authors only) and the page that says
-    so. layout: the digest (`layout_of`) of the keys and shapes that the tracker needs; None for the project's own.
+    what builds the network, 'module:function' or 'module:function:CONFIGURATION'. published, link, page: for the
+    weights that users install, the file's published name, where it can be had (empty: from its authors only) and the
+    page that says so. layout: the digest (`layout_of`) of the keys and shapes that the tracker needs; None for the project's own.
     prefix: stands before the network's keys, but not before the published file's. unneeded: pattern of keys that may be
     there or not. actor: tells apart files with the same keys: what the file says under 'actor_type'.
     """
@@ -115,8 +115,8 @@ SLOTS = (
     _published("ar_base", "tracker_ar.models.corner_refiner:build_corner_refiner:AR_BASE", "SEbcmnet_ep0040.pth.tar",
                "", ALPHA_REFINE,
                "4c311f5f1071e0be65a8882e9e0ecab957527e16a30ad3bdbddfc9e7a639b019", _UNUSED_STAGES),
-    _published("ar_selector", "tracker_ar.models.branch_selector:build_branch_selector", "Branch_Selector_ep0030.pth.tar",
-               "", ALPHA_REFINE, "65b5b8b4e2e46d2bc071218275c74728e78c1e426e1160e1e13c5d37f9891b71"),
+    _published("ar_selector", "tracker_ar.models.branch_selector:build_branch_selector",
+               "Branch_Selector_ep0030.pth.tar", "", ALPHA_REFINE, "65b5b8b4e2e46d2bc071218275c74728e78c1e426e1160e1e13c5d37f9891b71"),
     _published("siamrpn", "tracker_ar.models.siam_rpn:build_siam_rpn", "siamrpn_r50_l234_dwxcorr.pth",
                _drive("1Q4-1563iPwV6wSf_lBHDj5CPFiGSlEPG"), "https://github.com/STVIR/pysot/blob/master/MODEL_ZOO.md",
                "920a6d29d82c4d5cafddbb315771d0512cd2225b6816989efa00206c19116f56"),
@@ -137,8 +137,9 @@ def where_to_get(slots: Iterable[Slot]) -> str:
     slots = list(slots)
     lines = []
     if own := [slot.file_name for slot in slots if slot.published is None]:
-        lines.append(f"{' and '.join(own)} {'comes' if len(own) == 1 else 'come'} with the project: restore its checkpoints/ "
-                     "folder, or let ALPHAREFINE_CHECKPOINTS name the folder that holds them.")
+        comes = "comes" if len(own) == 1 else "come"
+        lines.append(f"{' and '.join(own)} {comes} with the project: restore its checkpoints/ folder, or let "
+                     "ALPHAREFINE_CHECKPOINTS name the folder that holds them.")
     published = [slot for slot in slots if slot.published]
     for page in dict.fromkeys(slot.page for slot in published):
         lines.append(f"Published on {page}:")

@@ -59,8 +59,8 @@ def find_checkpoints(
 def problem_with(slot: Slot, directory: str | os.PathLike[str] | None = None) -> str | None:
     """What keeps a slot's file from being used, as the rest of a sentence ('is missing'), or None.
 
-    Fast: looks at the header only, without torch. The file must be whole; the authors' must also say that `install` wrote
-    them, and hold the keys and shapes that the tracker needs (for the project's own, `load_into` looks at that).
+    Fast: looks at the header only, without torch. The file must be whole; the authors' must also say that `install`
+    wrote them, and hold the keys and shapes that the tracker needs (for the project's own, `load_into` looks at that).
     """
     path = _folder(directory) / slot.file_name
     try:
@@ -202,14 +202,17 @@ def install(paths: Iterable[str | os.PathLike], directory: str | os.PathLike | N
     for slot, item in plan.items():
         if not item.already:
             origin = {"source": item.source.name, "source_sha256": _sha256(item.source)}
-            state_dict = read_checkpoint(item.source).state_dict
-            write_checkpoint(item.path, {slot.prefix + key: value for key, value in state_dict.items()}, slot.kind, origin)
+            read = read_checkpoint(item.source).state_dict
+            write_checkpoint(item.path, {slot.prefix + key: value for key, value in read.items()}, slot.kind, origin)
     return list(plan.values())
 
 
 def recognise(checkpoint: Checkpoint) -> Slot:
-    """Which of the published files this is, by its keys and shapes; those of SuperDiMP and DiMP-50 are the same, and told
-    apart by what the file says of its training, else by its name. Raises `CheckpointError` that says what does not fit."""
+    """Which of the published files this is, by its keys and shapes.
+
+    Those of SuperDiMP and DiMP-50 are the same, and told apart by what the file says of its training, else by its name.
+    Raises `CheckpointError` that says what does not fit.
+    """
     shapes = _shapes_of(checkpoint.state_dict)
     published = [slot for slot in SLOTS if slot.published]
     fit = [slot for slot in published if slot.layout_of(_with_prefix(shapes, slot)) == slot.layout]
