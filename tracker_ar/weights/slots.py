@@ -28,8 +28,8 @@ class Slot:
     kind: its name; the installed file is KIND.safetensors and says so in its metadata. network: import path of
     what builds the network, 'module:function' or 'module:function:CONFIGURATION'. published, link, page: for the
     weights that users install, the file's published name, where it can be had (empty: from its authors only) and the
-    page that says so. layout: the digest (`layout_of`) of the keys and shapes that the tracker needs; None for the project's own.
-    prefix: stands before the network's keys, but not before the published file's. unneeded: pattern of keys that may be
+    page that says so. layout: the digest (`layout_of`) of the keys and shapes that the tracker needs; None for the
+    project's own. prefix: stands before the network's keys, but not before the published file's. unneeded: pattern of keys that may be
     there or not. actor: tells apart files with the same keys: what the file says under 'actor_type'.
     """
 
@@ -116,7 +116,8 @@ SLOTS = (
                "", ALPHA_REFINE,
                "4c311f5f1071e0be65a8882e9e0ecab957527e16a30ad3bdbddfc9e7a639b019", _UNUSED_STAGES),
     _published("ar_selector", "tracker_ar.models.branch_selector:build_branch_selector",
-               "Branch_Selector_ep0030.pth.tar", "", ALPHA_REFINE, "65b5b8b4e2e46d2bc071218275c74728e78c1e426e1160e1e13c5d37f9891b71"),
+               "Branch_Selector_ep0030.pth.tar", "", ALPHA_REFINE,
+               "65b5b8b4e2e46d2bc071218275c74728e78c1e426e1160e1e13c5d37f9891b71"),
     _published("siamrpn", "tracker_ar.models.siam_rpn:build_siam_rpn", "siamrpn_r50_l234_dwxcorr.pth",
                _drive("1Q4-1563iPwV6wSf_lBHDj5CPFiGSlEPG"), "https://github.com/STVIR/pysot/blob/master/MODEL_ZOO.md",
                "920a6d29d82c4d5cafddbb315771d0512cd2225b6816989efa00206c19116f56"),

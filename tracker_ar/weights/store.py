@@ -132,12 +132,20 @@ def _check_shapes(found: Shapes, expected: Shapes, slot: Slot | None = None) -> 
 
 @functools.lru_cache(maxsize=None)
 def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of a network, from the network itself, built without its weights; none where there is no such
-    network (yet)."""
-    import torch
+    """Keys and shapes of a network, from the network itself; none where there is no such network (yet)."""
+    from torch.overrides import TorchFunctionMode
+
+    class WithoutDraws(TorchFunctionMode):
+        """Leaves out the random numbers, and so the time and memory that they take. (On the device 'meta' torch loads
+        its compiler first, which takes seconds.)"""
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            kwargs = kwargs or {}
+            draws = getattr(function, "__name__", "").endswith(("normal_", "uniform_"))
+            return [*args, *kwargs.values()][0] if draws else function(*args, **kwargs)
 
     try:
-        with torch.device("meta"):
+        with WithoutDraws():
             return _shapes_of(slot.build().state_dict())
     except (ModuleNotFoundError, AttributeError):
         return {}
