@@ -46,10 +46,12 @@ from tracker_ar.speed.stages import StageMeter  # noqa: E402
 from tracker_ar.trace import listening  # noqa: E402
 from tracker_ar.models.alpha_refine import build_mask_refiner  # noqa: E402
 from tracker_ar.models.dimp import build_super_dimp  # noqa: E402
-from tracker_ar.profiles import VOT2020  # noqa: E402
+from tracker_ar import zoo  # noqa: E402
 from tracker_ar.engine.runner import Runner  # noqa: E402
 from tracker_ar.refine.refiner import SegmentingRefiner  # noqa: E402
 from tracker_ar.tracker import CPU, AlphaRefineTracker  # noqa: E402
+
+VOT2020 = zoo.profile("vot2020")
 
 WARM_UP = 3
 # Of the median frame: rounding alone gives about 1e-4 pixels, and now and then moves a crop by one.

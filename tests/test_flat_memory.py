@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.zoo import build_tracker
+
+LITE = zoo.profile("lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND), refiner=replace(LITE.refiner, input_size=128))

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import Segmentation, Target, build_mask_refiner
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as module
 from tracker_ar.refine.refiner import MaskTarget, SegmentingRefiner, drop_small_parts
 from tracker_ar.refine.second_pass import Correction
 from tracker_ar.refine.settings import RefinerSettings
+
+LITE = zoo.profile("lite")
 
 SIZE = (90, 120)
 

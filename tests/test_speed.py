@@ -24,10 +24,12 @@ from tracker_ar.speed.summary import Measurements, Work, format_report, summariz
 from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter
 from tracker_ar.speed.start import Start, build, measure_start, peak_memory
 from tracker_ar.prediction import Prediction
-from tracker_ar.profiles import LITE, PROFILES
+from tracker_ar import zoo
 from tracker_ar.trace import listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.zoo import build_tracker
+
+LITE = zoo.profile("lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND), refiner=replace(LITE.refiner, input_size=128))
@@ -40,7 +42,7 @@ BOX = [60.0, 40.0, 30.0, 24.0]
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PROFILES, "lite", SMALL)
+    monkeypatch.setattr(zoo, "profile", lambda *_: SMALL)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ LAYERS = (
     {"frame", "ops"},
     {"crops", "prediction", "models", "engine"},
     {"base", "refine", "weights"},
-    {"profiles"},
     {"tracker"},
     {"zoo"},
     {"data", "video"},

@@ -23,11 +23,13 @@ from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_super_dimp
-from tracker_ar.profiles import VOT2020
+from tracker_ar import zoo
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as mask_refiner
 from tracker_ar.refine.refiner import SegmentingRefiner
 from tracker_ar.tracker import AlphaRefineTracker
+
+VOT2020 = zoo.profile("vot2020")
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "track_synth.npz")
 FRAMES = len(REFERENCE["flag"])

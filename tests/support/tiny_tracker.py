@@ -13,9 +13,11 @@ from tracker_ar.engine.runner import Runner
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_super_dimp
 from tracker_ar.prediction import Prediction
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
 from tracker_ar.refine.refiner import SegmentingRefiner
 from tracker_ar.tracker import AlphaRefineTracker
+
+LITE = zoo.profile("lite")
 
 HEIGHT, WIDTH = 120, 160
 BOX = (60.0, 40.0, 30.0, 24.0)

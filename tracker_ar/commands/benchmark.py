@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.atomic import write_atomically
-from tracker_ar.weights.store import find_checkpoints, installed_profile
-from tracker_ar.speed import measure as speed
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, TRACKER, TRACKER_HELP
+from tracker_ar.data.datasets.vot_layout import SequenceInfo
+from tracker_ar.errors import InputError
 from tracker_ar.evaluate.scores import (
     COMPARISONS,
     SequenceScores,
@@ -27,13 +28,10 @@ from tracker_ar.evaluate.scores import (
     measure,
 )
 from tracker_ar.report.tables import format_tables, write_numbers, write_plots
-from tracker_ar.data.datasets.vot_layout import SequenceInfo
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
-from tracker_ar.profiles import PROFILES
-from tracker_ar.errors import InputError
+from tracker_ar.speed import measure as speed
 from tracker_ar.speed.start import Start, use_threads
 from tracker_ar.speed.summary import format_report, summarize, write_report
-from tracker_ar.zoo import build_tracker
+from tracker_ar.zoo import best_installed, build_tracker, weight_files
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ), usage="%(prog)s SEQUENCES [SEQUENCES ...] [options]")
     accuracy.add_argument("sequences", type=Path, nargs="+", metavar="SEQUENCES",
                           help="a VOT-layout sequence, or a folder of them")
-    accuracy.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    accuracy.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     accuracy.add_argument("--checkpoint", type=Path, metavar="DIR",
-                          help="folder with the profile's checkpoints (default: the installed ones)")
+                          help="folder with the tracker's checkpoints (default: the installed ones)")
     accuracy.add_argument("--device", default="auto", help=DEVICE_HELP)
     accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
@@ -77,14 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _accuracy(args: argparse.Namespace) -> int:
     infos = find_sequences(args.sequences)
-    profile = args.profile or installed_profile(args.checkpoint)
-    tracker = build_tracker(profile, args.device, args.checkpoint, fast=not args.plain)
+    tracker = build_tracker(args.tracker, args.device, args.checkpoint, fast=not args.plain)
     compared = {name: comparison_tracker(name, tracker) for name in args.compare}
-    trackers = {f"AlphaRefine {profile}": tracker, **compared}
+    trackers = {f"AlphaRefine {tracker.profile.name}": tracker, **compared}
 
     scores: list[SequenceScores] = []
     try:
-        _measure_all(trackers, infos, scores, args.out, _settings(args, profile))
+        _measure_all(trackers, infos, scores, args.out, _settings(args, tracker.profile.name))
     except KeyboardInterrupt:
         done = len(scores) // len(trackers)
         print(f"\nStopped: {done} of {len(infos)} sequences are done and reported.", file=sys.stderr)
@@ -121,11 +118,11 @@ def _measure_all(
             write_numbers(out, scores, {**settings, "complete": done == len(infos)})
 
 
-def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """What somebody needs to know to get the same numbers."""
-    checkpoints = find_checkpoints(profile, args.checkpoint)
+    checkpoints = weight_files(name, args.checkpoint)
     return {
-        "profile": profile,
+        "profile": name,
         "checkpoints": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoints},
         "device": args.device,
         "plain": args.plain,
@@ -146,10 +143,10 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
                              f"(default: a made one, {speed.MADE_SIZE[0]} x {speed.MADE_SIZE[1]})")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
                         help="the target in the first image, pixels; not for a VOT-layout sequence")
-    parser.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, metavar="DIR",
-                         help="folder with the profile's checkpoints (default: the installed ones)")
+                         help="folder with the tracker's checkpoints (default: the installed ones)")
     weights.add_argument("--random-weights", action="store_true",
                          help="fresh weights: the same work without checkpoints")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
@@ -174,9 +171,9 @@ def _speed(args: argparse.Namespace) -> int:
     if args.targets and args.random_weights:
         raise InputError("--targets needs trained weights: with random ones the targets would wander off.")
     clip = speed.read_clip(args.frames_from, args.box, args.frames + 1)
-    profile = args.profile or installed_profile(args.checkpoint)
+    name = args.tracker or best_installed(args.checkpoint)
     checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
-    start = Start(profile, args.device, checkpoint, args.random_weights, args.plain)
+    start = Start(name, args.device, checkpoint, args.random_weights, args.plain)
     document = summarize(speed.measure(start, clip, args.frames, args.threads, args.baseline, args.targets))
     print(f"\n{format_report(document)}\n\n{args.out}:")
     print(*(f"  {file.name}" for file in write_report(args.out, document)), sep="\n")
