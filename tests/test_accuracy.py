@@ -219,7 +219,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(*arguments: str, tracker: accuracy.Tracker | None = None) -> int:
         monkeypatch.setattr(benchmark_command, "build_tracker", lambda *_, fast: tracker or Perfect())
-        monkeypatch.setattr(benchmark_command, "find_checkpoints", lambda *_: weights)
+        monkeypatch.setattr(benchmark_command, "weight_files", lambda *_: weights)
         parser = argparse.ArgumentParser()
         benchmark_command.configure(parser)
         fixed = ["accuracy", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--profile", "lite"]

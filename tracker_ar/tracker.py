@@ -19,7 +19,8 @@ from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
-from tracker_ar.prediction import BaseResult, BaseTracker, Prediction, Profile, Refinement, Refiner
+from tracker_ar.prediction import BaseResult, BaseTracker, Prediction, Refinement, Refiner
+from tracker_ar.profile import Profile
 
 CPU = torch.device("cpu")
 Result = TypeVar("Result")

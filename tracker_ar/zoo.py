@@ -15,7 +15,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tracker_ar.errors import InputError
-from tracker_ar.prediction import Feedback, Profile, Report
+from tracker_ar.profile import Feedback, Profile, Report
 from tracker_ar.weights.slots import SLOT, Slot, look_up
 from tracker_ar.weights.store import find_checkpoints, load_into, problem_with
 
