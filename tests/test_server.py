@@ -327,12 +327,16 @@ def test_leaves_when_the_client_goes_or_asks(frame: Path, end: str) -> None:
         assert b"Traceback" not in process.stdout.read()
 
 
-def test_terminated_while_tracking(frame: Path) -> None:
-    with raw_session("slow", frame) as process:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("behaviour", ["slow", "finalising"])
+def test_terminated_while_tracking(frame: Path, behaviour: str, number: int) -> None:
+    with raw_session(behaviour, frame) as process:
         process.stdin.write(f'@@TRAX:frame "file://{frame}"\n'.encode())
         wait_for_line(process, b"tracking now")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE / 2) == 0
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0
+        assert b"Traceback" not in rest and b"ignored" not in rest
 
 
 def test_client_that_dies_while_tracking(frame: Path) -> None:
