@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -180,8 +182,8 @@ class Camera:
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         self.reads += 1
-        if self.reads == 6 and self.then == "ctrl-c":
-            raise KeyboardInterrupt
+        if self.reads == 5 and self.then == "ctrl-c":
+            os.kill(os.getpid(), signal.SIGINT)
         good = self.reads <= 5 and self.reads != 3
         return good, picture(self.reads) if good else None
 

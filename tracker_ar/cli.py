@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": ("tracker_ar.commands.doctor", "say what is installed, what works, and how to mend what does not"),
     "train": ("tracker_ar.commands.train", "train the networks"),
 }
+NEED_THE_TOOLKIT = ("evaluate", "report", "benchmark")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, summary) in COMMANDS.items():
         subparser = commands.add_parser(name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.")
         if name == asked:  # only the one that runs is imported
-            command = importlib.import_module(module)
+            try:
+                if name in NEED_THE_TOOLKIT:
+                    importlib.import_module("tracker_ar.evaluate.fit_toolkit").require_toolkit()
+                command = importlib.import_module(module)
+            except AlphaRefineError as error:
+                print(f"alpharefine {name}: {error}", file=sys.stderr)
+                return 1
             command.configure(subparser)
     args = parser.parse_args(arguments)
     try:

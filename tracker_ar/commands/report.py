@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.atomic import write_atomically
+from tracker_ar import places
 from tracker_ar.errors import EvaluationError
-from tracker_ar.evaluate.vot_workspace import WORKSPACE
 
 PAGE = Path("reports/alpharefine.html")
 SHEETS = 3
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``alpharefine report``."""
     parser.description = ("Make one self-contained HTML page from a workspace that was evaluated with the "
                           "VOT toolkit, by `alpharefine evaluate` or by hand.")
-    parser.add_argument("workspace", type=Path, nargs="?", default=WORKSPACE, metavar="WORKSPACE",
+    parser.add_argument("workspace", type=Path, nargs="?", default=places.workspace(), metavar="WORKSPACE",
                         help="default: %(default)s")
     parser.add_argument("--tracker", nargs="+", default=[], metavar="NAME",
                         help="what to show (default: every tracker with results)")

@@ -25,10 +25,11 @@ from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference, explain_frame, reference_of
 from tracker_ar.commands.report import write_page
+from tracker_ar.places import DOCUMENTS
 from tracker_ar.zoo import build_tracker
 from tracker_ar.video.overlay import paint
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = DOCUMENTS / "pictures"
 SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the look-alike
 STAGES_OF, STAGES_FRAME = "made_articulated", 24
 STEP, MILLISECONDS = 2, 90

@@ -21,12 +21,13 @@ from tracker_ar.evaluate.scores import Measures, SequenceScores, mean_curves, me
 MEASURES = tuple(field.name for field in dataclasses.fields(Measures))
 _HEADINGS = {
     "j": "J", "j_recall": "J rec", "j_decay": "J dec", "f": "F", "f_recall": "F rec", "f_decay": "F dec",
-    "success": "AUC", "precision": "P@20", "normalised_precision": "Pnorm", "tracked": ">0.1",
-    "reported_success": "AUCbox",
+    "success": "AUC", "precision": "P@20", "normalised_precision_at_20": "Pn@.20", "normalised_precision_auc": "Pn AUC",
+    "tracked": ">0.1", "reported_success": "AUCbox",
 }
 _LEGEND = """\
 J, F: region similarity and contour accuracy, with recall and decay (DAVIS). AUC: success, P@20: precision
-(OTB). Pnorm: normalised precision (TrackingNet). >0.1: share of frames with an overlap of the boxes over 0.1.
+(OTB). Pn@.20: normalised precision at 0.20, as in published tables of TrackingNet and LaSOT; Pn AUC: its mean over
+thresholds of 0 to 0.5. >0.1: share of frames with an overlap of the boxes over 0.1.
 These boxes are those around the tracker's masks, or the reported box where a mask is empty; AUCbox is the
 success of the reported boxes. All sequences weigh the same in the means. One pass, no restarts."""
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from tracker_ar import places
 from tracker_ar.atomic import replacement
 from tracker_ar.weights.containers import Checkpoint, read_checkpoint, read_header
 from tracker_ar.errors import CheckpointError, InputError
@@ -23,9 +24,8 @@ __all__ = [
     "find_refiner_checkpoint", "install", "installed_profile", "load_into", "problem_with", "read_checkpoint", "write_checkpoint",
 ]
 
-ENVIRONMENT_VARIABLE = "ALPHAREFINE_CHECKPOINTS"
+ENVIRONMENT_VARIABLE = places.CHECKPOINTS_VARIABLE
 FORMAT = "alpharefine-1"
-PROJECT = Path(__file__).resolve().parents[2]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -73,10 +73,9 @@ Download both in a browser, do not unpack them, and run
 def checkpoint_dir() -> Path:
     """The folder of the installed checkpoints, absolute.
 
-    It is what ALPHAREFINE_CHECKPOINTS says (a relative path counts from the project root: a tracker's working
-    directory is a temporary folder), else `checkpoints/` in the project root.
+    See `places.checkpoint_dir`, also on ALPHAREFINE_CHECKPOINTS.
     """
-    return PROJECT / Path(os.environ.get(ENVIRONMENT_VARIABLE) or "checkpoints").expanduser()
+    return places.checkpoint_dir()
 
 
 def find_checkpoints(profile: str, directory: str | os.PathLike | None = None) -> tuple[Path, Path]:
@@ -107,7 +106,7 @@ def _find(profile: str, directory: str | os.PathLike | None, which: slice) -> li
             f"{ENVIRONMENT_VARIABLE} name the folder that holds them.")
         found = "; ".join(problems)
         raise CheckpointError(f"The profile {profile} cannot run; in {folder}: {found}.\n{cure}")
-    return [folder / slot.file_name for slot in slots]
+    return [_file(directory, slot.file_name) for slot in slots]
 
 
 def installed_profile(directory: str | os.PathLike | None = None) -> str:
@@ -123,7 +122,7 @@ def problem_with(slot: Slot, directory: str | os.PathLike | None = None) -> str 
     Fast: looks at the header only. The file must be whole; the authors' must also say that `install` wrote
     them, and hold exactly their keys and shapes (for the project's own, `load_into` looks at that).
     """
-    path = _folder(directory) / slot.file_name
+    path = _file(directory, slot.file_name)
     try:
         if not path.exists():
             return "is missing"
@@ -144,6 +143,10 @@ def _layout(shapes: Shapes) -> str:
 
 def _folder(directory: str | os.PathLike | None) -> Path:
     return checkpoint_dir() if directory is None else Path(directory).absolute()
+
+
+def _file(directory: str | os.PathLike | None, name: str) -> Path:
+    return places.checkpoint_file(name) if directory is None else Path(directory).absolute() / name
 
 
 # ---- fitting a network
