@@ -93,6 +93,15 @@ def test_a_file_of_two_sizes_takes_no_memory(tmp_path: Path) -> None:
     assert int(done.stdout) < 50_000  # KiB; OpenCV takes 430 MB
 
 
+def test_a_jpeg_of_two_sizes_is_refused() -> None:
+    data = encoded(RGB, ".jpg")
+    at = data.index(b"\xff\xc0")
+    header = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
+    larger = header[:5] + struct.pack(">HH", 8000, 8000) + header[9:]
+    with pytest.raises(DataError, match="damaged"):
+        decode_image(data[:at] + larger + data[at:], "image")
+
+
 @pytest.mark.parametrize("read", [read_image, read_labels, read_visible])
 def test_what_cannot_be_read_is_named(read: Callable, tmp_path: Path) -> None:
     for place in (tmp_path / "missing.png", tmp_path):
@@ -115,4 +124,4 @@ def test_one_reader() -> None:
     files = [file for room in ("tracker_ar", "vot_wrapper") for file in (ROOT / room).rglob("*.py")]
     readers = {file.name for file in files if any(word in file.read_text(encoding="utf-8")
                                                   for word in ("imread(", "imdecode(", "Image.open("))}
-    assert readers <= {"images.py", "photometry.py", "make_pictures.py"}  # the last two decode what they wrote themselves
+    assert readers <= {"images.py", "photometry.py", "make_pictures.py"}  # these two decode what they wrote

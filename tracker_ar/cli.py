@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +31,10 @@ NEED_THE_TOOLKIT = ("evaluate", "report", "benchmark")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, 1 after an error that was reported, 2 for wrong usage."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _with_negative_boxes(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters that a path has
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="alpharefine", description="Precise masks of a tracked target in real time.")
     parser.add_argument("--version", action="version", version=f"alpharefine {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -62,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"alpharefine {args.command}: stopped", file=sys.stderr)
         return 130
+
+
+def _with_negative_boxes(arguments: Sequence[str]) -> list[str]:
+    """`--box -5,10,40,40` as `--box=-5,10,40,40`: argparse takes what begins with a minus for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--box" and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ An image is RGB uint8 (H, W, 3), upright unless it is asked for as stored; grey 
 dropped, of 16 bits the upper 8 are kept.
 
 The size is known, and too large an image refused, before pixels take memory. Two libraries may read two sizes in
-one file; so Pillow, which says the size, also decodes. Only JPEG is left to OpenCV, for the pixels that public trackers see:
-both find its size with the one frame header that JPEG has, and a second one is an error to both.
+one file; so Pillow, which says the size, also decodes. Only JPEG is left to OpenCV, for the pixels that public trackers
+see: the size stands in its one frame header, and libjpeg refuses a file with two of them before it takes memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Where the weights, stacks, trackers.ini and documents lie: in a repository, and in an installed package.
 
-A wheel carries what stands at the top of the repository in `tracker_ar/installed/` (`tracker_ar/wheel.py`). Standard
-library only.
+A wheel carries what stands at the top of the repository in `tracker_ar/installed/` (`tracker_ar/wheel.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+
+from tracker_ar.errors import InputError
 
 CHECKPOINTS_VARIABLE = "ALPHAREFINE_CHECKPOINTS"
 PACKAGE = Path(__file__).resolve().parent
@@ -44,6 +45,14 @@ def workspace() -> Path:
     return STACKS if IN_REPOSITORY else here / "workspace"
 
 
+def expanded(path: str | Path) -> Path:
+    """A path that a user gave, `~` and `~name` replaced. Raises InputError for a user who is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: there is no such user; write ./~name for a file that begins with ~.") from error
+
+
 def checkpoint_dir() -> Path:
     """The folder in which checkpoints are installed, absolute.
 
@@ -52,7 +61,7 @@ def checkpoint_dir() -> Path:
     """
     chosen = os.environ.get(CHECKPOINTS_VARIABLE)
     if chosen:
-        return ROOT / Path(chosen).expanduser()
+        return ROOT / expanded(chosen)
     shipped = ROOT / "checkpoints"
     return shipped if os.access(shipped, os.W_OK) else user_data() / "checkpoints"
 
@@ -71,10 +80,11 @@ def checkpoint_file(name: str) -> Path:
 
 def user_data() -> Path:
     """The user's folder for data of this program; it may not be there yet."""
+    home = Path(os.path.expanduser("~"))  # unlike Path.home() it takes a user without one
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        base = os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
+        base = home / "Library" / "Application Support"
     else:
-        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "alpharefine"
+        base = os.environ.get("XDG_DATA_HOME") or home / ".local" / "share"
+    return Path(base, _DISTRIBUTION).absolute()

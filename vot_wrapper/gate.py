@@ -100,7 +100,7 @@ def _problem_with_region(region: bytes) -> str:
         return ""
     mask = _MASK.fullmatch(region)
     pixels = int(mask[1]) * int(mask[2]) if mask else 0
-    if not 0 < pixels <= MOST_PIXELS:
+    if mask is None or not 0 < pixels <= MOST_PIXELS:
         return f"an initial mask of impossible size: {_shown(region)}"
     if sum(map(int, mask[3].split(b",")[1:])) > pixels:
         return f"an initial mask with more runs than pixels: {_shown(region)}"

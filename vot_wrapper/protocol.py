@@ -6,6 +6,7 @@ Standard library only: this must run before anything that might print is importe
 from __future__ import annotations
 
 import faulthandler
+import io
 import os
 import select
 import signal
@@ -66,7 +67,8 @@ class ProtocolChannel:
         os.dup2(pipe_in, 1)
         os.dup2(pipe_in, 2)
         os.close(pipe_in)
-        sys.stdout.reconfigure(line_buffering=True)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
         # A crash in native code cannot wait for the forwarding thread.
         faulthandler.enable(file=self._log)
         self._forwarder = threading.Thread(target=self._forward_lines, name="log-lines", daemon=True)

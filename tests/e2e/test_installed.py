@@ -56,7 +56,8 @@ def bin_folder(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def alpharefine(bin_folder: Path, tmp_path: Path) -> Callable[..., str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "ALPHAREFINE_CHECKPOINTS")}
+    ours = ("PYTHONPATH", "ALPHAREFINE_CHECKPOINTS")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
 
     def run(*words: object) -> str:
         done = subprocess.run([bin_folder / "alpharefine", *map(str, words)], cwd=tmp_path, env=environment, text=True,

@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.atomic import write_atomically
-from tracker_ar.interrupts import interruptible
-from tracker_ar.weights.store import find_checkpoints, installed_profile
-from tracker_ar.speed import measure as speed
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
+from tracker_ar.data.datasets.vot_layout import SequenceInfo
 from tracker_ar.evaluate.scores import (
     COMPARISONS,
     SequenceScores,
@@ -27,10 +26,11 @@ from tracker_ar.evaluate.scores import (
     find_sequences,
     measure,
 )
-from tracker_ar.report.tables import format_tables, write_numbers, write_plots
-from tracker_ar.data.datasets.vot_layout import SequenceInfo
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
+from tracker_ar.interrupts import interruptible
 from tracker_ar.profiles import PROFILES
+from tracker_ar.report.tables import format_tables, write_numbers, write_plots
+from tracker_ar.speed import measure as speed
+from tracker_ar.weights.store import find_checkpoints, installed_profile
 from tracker_ar.zoo import build_tracker
 
 
@@ -109,7 +109,8 @@ def _measure_all(
     settings: dict[str, Any],
 ) -> None:
     """Extend `scores` sequence by sequence, all trackers at once, so that they always cover the same ones."""
-    with interruptible() as interruption, tqdm(total=len(trackers) * sum(info.length for info in infos), unit=" frames") as progress:
+    frames = len(trackers) * sum(info.length for info in infos)
+    with interruptible() as interruption, tqdm(total=frames, unit=" frames") as progress:
 
         def one_frame() -> None:
             interruption.check()

@@ -10,8 +10,8 @@ import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
-from tracker_ar.errors import InputError
 from tracker_ar.commands.options import DEVICE_HELP, PROFILE_HELP
+from tracker_ar.errors import InputError
 from tracker_ar.interrupts import Interruption, interruptible
 from tracker_ar.places import how_to_install
 
@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace, listening: socket.socket, interruption: Interruption) -> int:
     for name, value in OPENCV_SETTINGS.items():
         os.environ.setdefault(name, value)
-    from tracker_ar.weights.store import installed_profile
     from tracker_ar.demo.guard import is_loopback
     from tracker_ar.demo.limits import Limits
     from tracker_ar.demo.server import serve
+    from tracker_ar.weights.store import installed_profile
     from tracker_ar.zoo import build_tracker
 
     profile = args.profile or installed_profile(args.checkpoint)

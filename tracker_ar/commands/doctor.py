@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examinations(args: argparse.Namespace) -> Iterator[tuple[str, Examination]]:
-    folder = args.workspace.expanduser().absolute()
+    folder = places.expanded(args.workspace).absolute()
     yield "Python", lambda: [installation.python_version()]
     yield "packages", lambda: installation.packages(
         installation.installed_versions(), installation.read_constraints(places.CONSTRAINTS))

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 from tracker_ar import places
+from tracker_ar.commands.report import write_page
 from tracker_ar.errors import EvaluationError
 from tracker_ar.evaluate import vot_toolkit as toolkit
+from tracker_ar.evaluate.vot_workspace import prepare_workspace
 from tracker_ar.report.mask_sheets import write_overview
 from tracker_ar.report.vot_table import eao_interval, format_table, read_scores
-from tracker_ar.evaluate.vot_workspace import prepare_workspace
-from tracker_ar.commands.report import write_page
 
 STATIC_TRACKER = "StaticBox"
 

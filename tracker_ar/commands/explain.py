@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from tracker_ar.errors import DataError, InputError
 from tracker_ar.commands.options import DEVICE_HELP, PROFILE_HELP
+from tracker_ar.errors import DataError, InputError
 from tracker_ar.interrupts import Interruption, interruptible
+from tracker_ar.places import expanded
 from tracker_ar.video.sources import Frame, open_source
 from tracker_ar.video.targets import parse_box, regions_of
 
@@ -72,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
                             "another one with --start.")
         (region,) = regions_of([args.target], first.image)
 
-        from tracker_ar.weights.store import installed_profile
         from tracker_ar.explain.observe import start
         from tracker_ar.explain.pages import describe, write_explanation
+        from tracker_ar.weights.store import installed_profile
         from tracker_ar.zoo import build_tracker
 
         profile = args.profile or installed_profile(args.checkpoint)
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         frames = tqdm(source.frames, total=source.length, initial=1, unit="frame", file=sys.stderr)
         number, explanation = _follow(tracker, frames, args, interruption)
         folder = args.out or Path(f"{source.name}-explained")
-        files = write_explanation(folder.expanduser(), explanation, reference, number)
+        files = write_explanation(expanded(folder), explanation, reference, number)
     print(describe(explanation, number))
     names = ", ".join(file.name for file in files)
     print(f"\nprofile {tracker.profile.name}, pictures in {folder}: {names}")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from tracker_ar.errors import DataError, InputError
 from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
+from tracker_ar.errors import DataError, InputError
 from tracker_ar.interrupts import Interruption, interruptible
+from tracker_ar.places import expanded
 from tracker_ar.video.sources import Frame, Source, open_source
 from tracker_ar.video.targets import MOST_TARGETS, parse_box, regions_of, select_boxes
 
@@ -78,12 +79,12 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
         raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
     source = open_source(args.source, args.start, args.end)
     with contextlib.closing(source.frames), interruptible() as interruption:
-        from tracker_ar.weights.store import installed_profile
-        from tracker_ar.zoo import build_tracker
         from tracker_ar.video.follow import follow
         from tracker_ar.video.results import ResultsFolder, check_folder, unfinished
+        from tracker_ar.weights.store import installed_profile
+        from tracker_ar.zoo import build_tracker
 
-        folder = (args.out or Path(f"{source.name}-tracked")).expanduser().resolve()
+        folder = expanded(args.out or f"{source.name}-tracked").resolve()
         check_folder(folder, args.force)
         for left in unfinished(folder):
             print(f"{left} was left by a run that was killed; it may be removed.", file=sys.stderr)

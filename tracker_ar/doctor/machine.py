@@ -102,8 +102,8 @@ def recorded_hashes(card: Path, file_names: list[str]) -> dict[str, set[str]]:
 
 def _whole(name: str, path: Path, recorded: set[str] | None, published: bool) -> Row:
     """A row for a file whose header fits: read to its end, and held against the record where there is one."""
-    from tracker_ar.weights.store import read_checkpoint
     from tracker_ar.errors import CheckpointError
+    from tracker_ar.weights.store import read_checkpoint
 
     cure = ("Install the authors' file again: alpharefine checkpoints install --force FILE" if published else
             "Restore it: git checkout -- checkpoints. Weights of your own belong in a folder of their own, "

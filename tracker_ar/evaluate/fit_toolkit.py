@@ -57,7 +57,7 @@ def give_numba_a_cache() -> None:
     if spec is None or spec.origin is None or os.environ.get("NUMBA_CACHE_DIR"):
         return
     beside = Path(spec.origin).parent / "region" / "__pycache__"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "numba"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "numba"
     if not (_can_be_written(beside) or _can_be_written(user)):
         # Not a name that others know: numba unpickles what it finds.
         folder = tempfile.mkdtemp(prefix="alpharefine-numba-")

@@ -10,9 +10,9 @@ import numpy as np
 
 from tracker_ar.data.datasets.vot_layout import LIST_NAME
 from tracker_ar.errors import EvaluationError
+from tracker_ar.evaluate.results import ExperimentResults, Measure, Plot, Results
 from tracker_ar.evaluate.vot_toolkit import load_workspace, reported_profiles
 from tracker_ar.evaluate.workspace_config import data_set, sequences_folder
-from tracker_ar.evaluate.results import ExperimentResults, Measure, Plot, Results
 
 if TYPE_CHECKING:
     from vot.analysis import Analysis

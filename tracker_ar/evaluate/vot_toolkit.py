@@ -133,6 +133,7 @@ def _vot(workspace: Path, *arguments: str, steps: Sequence[str] = ()) -> list[st
     process = subprocess.Popen([sys.executable, "-m", "vot", *arguments], cwd=workspace, text=True,
                                errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
     last: deque[str] = deque(maxlen=_LINES_KEPT)
     names = iter(steps)
     name, shown = next(names, ""), -1

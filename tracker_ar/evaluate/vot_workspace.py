@@ -7,11 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
+from tracker_ar.data.datasets.vot_layout import LIST_NAME, SequenceInfo, inspect_sequence, read_list, write_list
+from tracker_ar.data.synthetic.procedural import write_made_sequences
 from tracker_ar.errors import DataError, EvaluationError
 from tracker_ar.evaluate.workspace_config import CONFIG_NAME, data_set, sequences_folder, write_config
 from tracker_ar.places import STACKS, TRACKERS, workspace
-from tracker_ar.data.synthetic.procedural import write_made_sequences
-from tracker_ar.data.datasets.vot_layout import LIST_NAME, SequenceInfo, inspect_sequence, read_list, write_list
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tracker_ar.errors import EvaluationError
+from tracker_ar.places import expanded
 
 CONFIG_NAME = "config.yaml"
 EXAMPLE = "registry:\n  - trackers.ini\nstack: short-videos.yaml"
@@ -41,7 +42,7 @@ def write_config(folder: Path, registry: Sequence[Path], stack: str) -> None:
 def sequences_folder(folder: Path) -> Path:
     """Where the sequences of a workspace are; it may name a folder that others share."""
     config = read_config(folder) if (folder / CONFIG_NAME).is_file() else {}
-    return folder / Path(config.get("sequences", "sequences")).expanduser()
+    return folder / expanded(config.get("sequences", "sequences"))
 
 
 def data_set(folder: Path) -> str | None:
@@ -56,7 +57,8 @@ def data_set(folder: Path) -> str | None:
         file = resolve_stack(named, str(folder))
         if file is None:
             raise EvaluationError(f"{folder / CONFIG_NAME}: the stack {named} is not there: neither "
-                                  f"{folder / named} nor a stack of the toolkit has this name (vot2020/shortterm is the challenge's)")
+                                  f"{folder / named} nor a stack of the toolkit has this name (vot2020/shortterm is "
+                                  "the challenge's)")
         try:
             named = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:

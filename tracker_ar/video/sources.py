@@ -16,6 +16,7 @@ import numpy as np
 
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.images import read_image
+from tracker_ar.places import expanded
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FALLBACK_FPS = 30.0  # for folders of images and cameras that do not say
@@ -60,12 +61,14 @@ def open_source(place: str, start: int = 1, end: int | None = None) -> Source:
     if start < 1 or (end is not None and end < start):
         raise InputError(f"--start {start} and --end {end} leave no frame: frames count from 1, and the end "
                          "is not before the start.")
-    path = Path(place).expanduser()
+    if not place.strip():
+        raise InputError("The source has an empty name: give a path, or a camera's number (0 is the first).")
+    path = expanded(place)
     if path.is_dir():
         return _open_folder(path, start, end)
     if path.is_file():
         return _open_video(path, start, end)
-    if place.isdigit():
+    if place.isascii() and place.isdigit():
         return _open_camera(int(place), start, end)
     raise DataError(f"{place}: there is no such video file or folder of images; give a path, or a camera's "
                     "number (0 is the first).")

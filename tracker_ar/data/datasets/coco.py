@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from tracker_ar.data.datasets.files import existing
-from tracker_ar.images import read_image
 from tracker_ar.data.datasets.index_cache import cached_index
 from tracker_ar.data.sequence import Frame
 from tracker_ar.errors import DataError
+from tracker_ar.images import read_image
 
 LAYOUT = """  ROOT/annotations/instances_train2017.json
   ROOT/train2017/000000000009.jpg ...            (or ROOT/images/train2017/; val2017 in the same way)"""
