@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ar.base import BaseResult
+from tracker_ar.prediction import BaseResult
 from tracker_ar.errors import DataError
 from tracker_ar.evaluate import scores as accuracy
 from tracker_ar.commands import benchmark as benchmark_command
@@ -80,7 +80,7 @@ def test_a_perfect_tracker(tmp_path: Path) -> None:
     tracker = Perfect()
     best = pytest.approx(20 / 21)
     found = measures(tracker, write_sequence(tmp_path / "masks"))
-    assert found == accuracy.Measures(1, 1, 0, 1, 1, 0, best, 1, 1, 1, best)
+    assert found == accuracy.Measures(1, 1, 0, 1, 1, 0, best, 1, 1, 1, 1, best)
     np.testing.assert_array_equal(tracker.region, true_mask(0))
 
 
@@ -146,7 +146,7 @@ def test_masks_that_reach_the_border_and_beyond_are_cut_at_the_image(tmp_path: P
 def test_bad_sequences_are_named(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path / "broken")
     (folder / "color" / "00000004.jpg").write_text("a web page")
-    with pytest.raises(DataError, match="00000004.jpg: not an image"):
+    with pytest.raises(DataError, match="00000004.jpg: damaged, or not an image"):
         measures(Perfect(), folder)
     late = write_sequence(tmp_path / "late", lines={0: "0"})
     (late / "anchor.value").write_text("0\n0\n1\n" + "0\n" * (LENGTH - 3))

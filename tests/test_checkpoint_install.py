@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tracker_ar import places
 from tracker_ar import cli
 from tracker_ar.weights import store as checkpoints
 from tracker_ar.weights.store import (
@@ -181,7 +182,7 @@ def test_missing_checkpoints_say_where_and_how(small_slots):
 
 
 def test_the_folder(monkeypatch, tmp_path):
-    root = Path(checkpoints.__file__).parent.parent
+    root = places.ROOT
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ALPHAREFINE_CHECKPOINTS", raising=False)
     assert checkpoints.checkpoint_dir() == root / "checkpoints"

@@ -183,7 +183,7 @@ def test_vot2020_workspace_downloads_its_own_sequences() -> None:
 
 def test_unreadable_workspace(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("registry: []\nstack: no-such-stack\n")
-    with pytest.raises(EvaluationError, match="stack does not exist"):
+    with pytest.raises(EvaluationError, match="Experiment stack does not exist"):
         toolkit.load_workspace(tmp_path)
 
 

@@ -240,7 +240,7 @@ def test_targets_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         (f"--mask={small}", InputError, "small.png: The mask is 63 x 48, the image 64 x 48"),
         (f"--mask={empty}", InputError, "empty.png: The mask marks no pixel"),
         (f"--mask={no_image}", DataError, "not an image"),
-        (f"--mask={tmp_path / 'absent.png'}", DataError, "No such file"),
+        (f"--mask={tmp_path / 'absent.png'}", DataError, "absent.png: missing"),
         ("--no-video", InputError, "Nothing to follow: give a target"),
     ):
         with pytest.raises(error, match=message):
