@@ -105,7 +105,7 @@ def test_track(alpharefine: Callable[..., str], tmp_path: Path) -> None:
 def test_evaluate_makes_a_workspace_where_the_user_stands(alpharefine: Callable[..., str], tmp_path: Path) -> None:
     write_sequence(tmp_path / "set/square")
     said = alpharefine("evaluate", "--tracker", "StaticBox", "--sequences", "set")
-    assert re.search(r"^StaticBox +(\d\.\d+ *)+", said, re.MULTILINE)
+    assert "StaticBox, profile" in said and (tmp_path / "workspace/reports/StaticBox/report.html").is_file()
     assert (tmp_path / "workspace/results/StaticBox/baseline/square").is_dir()
 
 
