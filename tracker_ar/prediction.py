@@ -16,7 +16,8 @@ from tracker_ar.geometry import Region
 class Prediction:
     """The target in one frame.
 
-    box: (4,) float64 x, y, w, h in pixels: the base tracker's box clipped to the image.
+    box: (4,) float64 x, y, w, h in pixels: the box that goes back to the base tracker (`Profile.feedback`): its own, clipped
+    to the image, or the refined one.
     mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
     score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
     probabilities: (H, W) float32, of the target, from which the mask was made; None where there are none.

@@ -1,8 +1,8 @@
 """AlphaRefine: a base tracker finds the targets, the refiner turns their boxes into masks.
 
-The order of one frame (Alpha-Refine, VOT2020 real-time entry): the base tracker's box is clipped to the image, the
-refiner makes the mask from the clipped box, and the clipped box - not the refined one - goes back into the base
-tracker.
+The order of one frame: the base tracker's box is clipped to the image, and the refiner makes a mask or a better box from
+it. What goes back to the base tracker is the clipped base box in the VOT2020 real-time entry, and the clipped refined box
+in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`).
 """
 
 from __future__ import annotations
@@ -137,16 +137,31 @@ class AlphaRefineTracker:
         return frame
 
     def _follow(self, frame: Frame) -> list[Prediction]:
-        found = self.base.track(frame, [target.base for target in self._targets])
-        for target, result in zip(self._targets, found):
-            target.box = clip_box(result.box, frame.size, self.profile.minimum_side)
-            self.base.correct(target.base, target.box)
-        boxes = [target.box for target in self._targets]
-        if self.refiner is None:
-            return [_unrefined(box, result, frame) for box, result in zip(boxes, found)]
+        targets = self._targets
+        found = self.base.track(frame, [target.base for target in targets])
+        boxes = [clip_box(result.box, frame.size, self.profile.minimum_side) for result in found]
         sure = [result.score is None or result.score >= self.profile.confident_score for result in found]
-        refined = self.refiner.refine(frame, [target.refiner for target in self._targets], boxes, sure)
-        return [_prediction(*each) for each in zip(boxes, found, refined)]
+        refined: Sequence[Refinement | None] = [None] * len(targets)
+        if self.refiner is not None:
+            refined = self.refiner.refine(frame, [target.refiner for target in targets], boxes, sure)
+        predictions = []
+        for target, result, box, refinement in zip(targets, found, boxes, refined):
+            prediction = self._prediction(frame, result, box, refinement)
+            target.box = clip_box(prediction.box, frame.size, self.profile.minimum_side)
+            self.base.correct(target.base, target.box)
+            predictions.append(prediction)
+        return predictions
+
+    def _prediction(
+        self, frame: Frame, found: BaseResult, box: np.ndarray, refined: Refinement | None
+    ) -> Prediction:
+        if refined is None:
+            return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
+        score = refined.score if found.score is None else found.score
+        if self.profile.feedback == "refined":
+            box = refined.box
+        mask = mask_from_box(box, frame.size) if refined.mask is None else refined.mask
+        return Prediction(box, mask, score, refined.probabilities)
 
     # ---- starting
 
@@ -224,15 +239,6 @@ class AlphaRefineTracker:
 def are_several(region: Region | list[Region]) -> bool:
     """Whether this is a list of regions: a list or tuple whose entries are not numbers."""
     return isinstance(region, (list, tuple)) and (not region or np.ndim(region[0]) > 0)
-
-
-def _prediction(box: np.ndarray, found: BaseResult, refined: Refinement) -> Prediction:
-    assert refined.mask is not None
-    return Prediction(box, refined.mask, refined.score if found.score is None else found.score, refined.probabilities)
-
-
-def _unrefined(box: np.ndarray, found: BaseResult, frame: Frame) -> Prediction:
-    return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
 
 
 def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
