@@ -17,14 +17,32 @@ import numpy as np
 SUPER_DIMP = "super_dimp"
 MASK_REFINER = "ar_mask384"
 
+AR_34, AR_18, AR_BASE, AR_SELECTOR = "ar34", "ar18", "ar_base", "ar_selector"
+
 _SQRT2 = math.sqrt(2.0)
+_TWO_CONVOLUTIONS = {AR_34, AR_18}  # in a residual block
+# Names of corner heads are salted, so that their corners do not come out exchanged.
+_CORNER_SALT = {AR_34: "#1", AR_18: "#1", AR_BASE: "#30"}
 _CONV_GAIN = {
     (SUPER_DIMP, "bb_regressor.iou_predictor.weight"): 28.0,
     (MASK_REFINER, "neck.channel_attention.fc1.weight"): 0.05,
     (MASK_REFINER, "neck.spatial_attention.theta.weight"): 0.5,
     (MASK_REFINER, "neck.spatial_attention.phi.0.weight"): 0.5,
+    **{(net, f"corner_head.conv5_{corner}.weight"): gain
+       for net, gain in ((AR_34, 1.0), (AR_18, 1.5), (AR_BASE, 2.5)) for corner in ("tl", "br")},
+    **{(net, "neck.channel_attention.fc1.weight"): 0.05 for net in (AR_34, AR_18, AR_BASE)},
+    **{(net, "mask_head.post2.weight"): 1.2 for net in (AR_34, AR_18, AR_BASE)},
+    (AR_BASE, "neck.spatial_attention.theta.weight"): 0.5,
+    (AR_BASE, "neck.spatial_attention.phi.0.weight"): 0.5,
+    (AR_BASE, "bbox_head.fc.0.weight"): 0.1,
 }
-_BIAS_MEAN = {(MASK_REFINER, "neck.channel_attention.fc2.bias"): -4.0}
+_BIAS_MEAN = {
+    (MASK_REFINER, "neck.channel_attention.fc2.bias"): -4.0,
+    (AR_34, "neck.channel_attention.fc2.bias"): -1.0,
+    (AR_18, "neck.channel_attention.fc2.bias"): -1.0,
+    (AR_BASE, "neck.channel_attention.fc2.bias"): -4.0,
+    (AR_BASE, "bbox_head.fc.0.bias"): 0.1,
+}
 _IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -42,7 +60,8 @@ def weight(net: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.int64)
     if owner.startswith("classifier.filter_optimizer"):
         return _optimizer_start(key)
-    noise = _noise(zlib.crc32(f"{net}/{key}".encode("ascii")), shape)
+    salt = _CORNER_SALT.get(net, "") if owner.startswith("corner_head.") else ""
+    noise = _noise(zlib.crc32(f"{net}/{key}{salt}".encode("ascii")), shape)
     spread = noise.clip(-2, 2)
     if kind == "running_mean":
         return np.float32(0.02) * noise
@@ -51,7 +70,8 @@ def weight(net: str, key: str, shape: tuple[int, ...]) -> np.ndarray:
     if kind == "bias":
         return np.float32(_BIAS_MEAN.get((net, key), 0.0)) + np.float32(0.02) * noise
     if len(shape) == 1:
-        gain = 0.5 if owner.endswith(".bn3") else 0.7 if owner.endswith(".downsample.1") else 1.0
+        last = ".bn2" if net in _TWO_CONVOLUTIONS else ".bn3"
+        gain = 0.5 if owner.endswith(last) else 0.7 if owner.endswith(".downsample.1") else 1.0
         return np.float32(gain) * (np.float32(1) + np.float32(0.10) * spread)
     return _zero_mean(noise, _CONV_GAIN.get((net, key), _SQRT2))
 

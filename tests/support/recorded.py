@@ -21,24 +21,27 @@ def read_json(name: str) -> Any:
     return json.loads((DATA / name).read_text())
 
 
-def key_shapes(net: str) -> dict[str, tuple[int, ...]]:
+def key_shapes(net: str, folder: str = ".") -> dict[str, tuple[int, ...]]:
     """{state_dict key: shape} of the authors' checkpoint."""
-    return {row["key"]: tuple(row["shape"]) for row in read_json(f"keys_{net}.json")["keys"]}
+    return {row["key"]: tuple(row["shape"]) for row in read_json(f"{folder}/keys_{net}.json")["keys"]}
 
 
-def load_recipe(module: nn.Module, net: str) -> nn.Module:
+def load_recipe(module: nn.Module, net: str, folder: str = ".") -> nn.Module:
     """The module with the recorded weights of `net`, ready for inference."""
-    module.load_state_dict({key: torch.from_numpy(array) for key, array in weights(net, key_shapes(net))})
+    module.load_state_dict({key: torch.from_numpy(array) for key, array in weights(net, key_shapes(net, folder))})
     return module.eval().requires_grad_(False)
 
 
 class Reference:
     """One file of reference outputs with the rounding error of each array."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: str = ".") -> None:
         self.name = name
-        self.arrays = np.load(DATA / f"{name}.npz")
-        self.rounding = read_json("fp32_vs_fp64.json")
+        self.arrays = np.load(DATA / folder / f"{name}.npz")
+        rounding = read_json(f"{folder}/fp32_vs_fp64.json")
+        prefix = f"{name}/"
+        flat = {key.removeprefix(prefix): value for key, value in rounding.items() if key.startswith(prefix)}
+        self.rounding = rounding.get(name, flat)
 
     def __getitem__(self, key: str) -> Tensor:
         return torch.from_numpy(self.arrays[key])
@@ -57,7 +60,7 @@ class Reference:
         difference = np.abs(values - expected)
         largest, norm = np.abs(expected).max(), np.linalg.norm(expected)
         measured = (difference.max(), difference.max() / largest, np.linalg.norm(difference) / norm)
-        allowed = [MARGIN * value for value in self.rounding[f"{self.name}/{key}"]]
+        allowed = [MARGIN * value for value in self.rounding[key]]
         return dict(zip(("max", "max_rel", "l2_rel"), zip(measured, allowed)))
 
     def check(self, key: str, actual: Tensor) -> None:
