@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from recipe import AR_18, AR_34, AR_BASE, AR_SELECTOR, net_input
-from recorded import DATA, Reference, key_shapes, load_recipe, read_json
+from recipe import net_input
+from recorded import Reference, key_shapes, load_recipe
 from torch import Tensor, nn
 
 from tracker_ar.models.box_head import boxes_from_deltas
@@ -17,9 +16,9 @@ from tracker_ar.models.branch_refiner import (
     BranchRefiner,
     build_branch_refiner,
 )
-from tracker_ar.models.branch_selector import BranchSelector
+from tracker_ar.models.branch_selector import build_branch_selector
 
-FAMILY = "family"
+AR_34, AR_18, AR_BASE, AR_SELECTOR = "ar34", "ar18", "ar_base", "ar_selector"
 CONFIGS = {AR_34: BRANCH_REFINER_34, AR_18: BRANCH_REFINER_18, AR_BASE: BRANCH_REFINER_50}
 BOX = (63.5, 63.5, 128.0, 128.0)
 # Recorded name -> module; what has no module of its own is added below.
@@ -65,15 +64,15 @@ def stages(network: BranchRefiner, modules: dict[str, str]) -> dict[str, Tensor]
 
 
 def recipe_network(net: str) -> BranchRefiner:
-    network = load_recipe(build_branch_refiner(CONFIGS[net]), net, FAMILY)
+    network = load_recipe(build_branch_refiner(CONFIGS[net]), net)
     if net == AR_BASE:
-        network.selector = load_recipe(BranchSelector(), AR_SELECTOR, FAMILY)
+        network.selector = load_recipe(build_branch_selector(), AR_SELECTOR)
     return network
 
 
 @pytest.mark.parametrize("net", CONFIGS)
 def test_every_stage(net: str) -> None:
-    reference = Reference(f"{net}_net", FAMILY)
+    reference = Reference(f"{net}_net")
     found = stages(recipe_network(net), COMMON | OWN[net])
     recorded = {name.removesuffix(".sub") for name in reference.arrays.files if not name.endswith((".stats", ".shape"))}
     if net == AR_BASE:  # made before the map is enlarged; the heat maps show it
@@ -86,6 +85,6 @@ def test_every_stage(net: str) -> None:
 @pytest.mark.parametrize("net", [*CONFIGS, AR_SELECTOR])
 def test_state_dicts_have_the_keys_and_shapes_of_the_authors(net: str) -> None:
     with torch.device("meta"):
-        network: nn.Module = BranchSelector() if net == AR_SELECTOR else build_branch_refiner(CONFIGS[net])
+        network: nn.Module = build_branch_selector() if net == AR_SELECTOR else build_branch_refiner(CONFIGS[net])
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    assert shapes == key_shapes(net, FAMILY)
+    assert shapes == key_shapes(net)

@@ -25,3 +25,8 @@ class BranchSelector(nn.Module):
     def forward(self, fused: Tensor) -> Tensor:
         """The neck's output (N, C, h, w) -> scores (N, 3); the largest wins."""
         return self.fc2(self.fc1(F.max_pool2d(self.conv2(self.conv1(fused)), 2).flatten(1)))
+
+
+def build_branch_selector() -> BranchSelector:
+    """A selector with fresh weights, in training mode."""
+    return BranchSelector()
