@@ -106,7 +106,8 @@ def test_the_mask_branch_gives_the_box_of_its_largest_part_or_leaves_it_to_the_c
 
 
 def test_a_mask_beside_a_box_is_that_of_the_threshold() -> None:
-    engine = refiner("corner", True, mask_head=mask_logits(slice(16, 48), slice(8, 56)), corner_head=corners(0, 0, 64, 64))
+    heads = {"mask_head": mask_logits(slice(16, 48), slice(8, 56)), "corner_head": corners(0, 0, 64, 64)}
+    engine = refiner("corner", True, **heads)
     found = engine.look(IMAGE, engine.start(IMAGE, BOX), BOX)
     assert found.mask is not None and found.mask.dtype == np.uint8 and found.mask.flags.c_contiguous
     assert np.abs(box_from_mask(found.mask) - [32, 30, 48, 16]).max() <= 1

@@ -224,8 +224,8 @@ def paste_back(probabilities: np.ndarray, crop: RefinerCrop, image_size: tuple[i
 def box_to_image(box_in_crop: BoxLike, zoom: tuple[float, float], box: BoxLike, factor: float = 2.0) -> np.ndarray:
     """A box x, y, w, h in pixels of a refiner's crop as (4,) float64 in pixels of the image; a negative size stays so.
 
-    zoom: of the crop, see `RefinerCrop.zoom`; box, factor: from which it was cut. The corner is reckoned from the box that was
-    given, as the authors do, and not from that of the window, which is rounded: up to half a pixel farther.
+    zoom: of the crop, see `RefinerCrop.zoom`; box, factor: from which it was cut. The corner is reckoned from the box
+    that was given, as the authors do, and not from that of the window, which is rounded: up to half a pixel farther.
     """
     x, y, width, height = np.asarray(box_in_crop, dtype=np.float64) / np.tile(zoom, 2)
     given = np.asarray(box, dtype=np.float64)

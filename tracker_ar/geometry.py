@@ -74,9 +74,9 @@ def box_from_mask(mask: np.ndarray) -> np.ndarray:
 def box_from_largest_part(mask: np.ndarray, more_than: float = 100.0) -> np.ndarray | None:
     """The box (4,) float64, of whole numbers, of the largest connected part of an H x W mask, or None if that is small.
 
-    Parts touch at sides or corners. Their size is the area of the polygon through the centres of the border pixels: (a - 1)
-    (b - 1) for a full a x b rectangle, nearly nothing for thin lines; holes are not taken off. It must exceed `more_than`.
-    The rule of Alpha-Refine's base version. Raises InputError for a mask that is not two-dimensional.
+    Parts touch at sides or corners. Their size is the area of the polygon through the centres of the border pixels:
+    (a - 1) (b - 1) for a full a x b rectangle, nearly nothing for thin lines; holes are not taken off. It must exceed
+    `more_than`. The rule of Alpha-Refine's base version. Raises InputError for a mask that is not two-dimensional.
     """
     _check_mask(mask)
     outlines, _ = cv2.findContours((mask != 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

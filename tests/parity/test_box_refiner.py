@@ -86,7 +86,8 @@ def engine(net: str) -> tuple[BoxRefiner, dict[str, Any]]:
 
 
 def close(actual: Any, expected: np.ndarray, atol: float) -> None:
-    np.testing.assert_allclose(np.asarray(actual, dtype=np.float64).reshape(-1), expected.reshape(-1), rtol=0, atol=atol)
+    found = np.asarray(actual, dtype=np.float64).reshape(-1)
+    np.testing.assert_allclose(found, expected.reshape(-1), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("net", SYSTEMS)

@@ -30,9 +30,10 @@ class Model:
 
 @dataclass(frozen=True)
 class OpenCVTracker:
-    """title: as in its paper. module: the class in `cv2`, without 'Tracker'. models: files that it needs, and page, where
-    they are published. parameters: (object of `cv2.Tracker..._Params`, paths of the models) -> nothing, changes OpenCV's
-    own values. contrib: whether it lives in the contrib modules; since: the first version of OpenCV that has it.
+    """title: as in its paper. module: the class in `cv2`, without 'Tracker'. models: files that it needs, and page,
+    where they are published. parameters: (object of `cv2.Tracker..._Params`, paths of the models) -> nothing, changes
+    OpenCV's own values. contrib: whether it lives in the contrib modules; since: the first version of OpenCV that has
+    it.
     smallest: side of a target, pixels."""
 
     title: str
@@ -126,8 +127,9 @@ class OpenCVConventions:
             with quiet_opencv():
                 self._tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), inside)
         except cv2.error as error:
-            raise InputError(f"OpenCV's {type(self._tracker).__name__} cannot follow a target of {inside[2]} x {inside[3]} "
-                             f"pixels here ({_reason(error)}): give a larger region, or choose another tracker.") from error
+            name, size = type(self._tracker).__name__, f"{inside[2]} x {inside[3]}"
+            raise InputError(f"OpenCV's {name} cannot follow a target of {size} pixels here ({_reason(error)}): give a "
+                             "larger region, or choose another tracker.") from error
 
     def update(self, image: np.ndarray) -> tuple[Any, Any]:
         """(box, score) from a tracker with a score, else (found, box). A frame that OpenCV fails in has no target."""
@@ -156,8 +158,8 @@ def _folder(directory: Folder) -> Path:
 def _how_to_install(kind: OpenCVTracker) -> str:
     lacks = f"OpenCV {cv2.__version__} as installed has no {kind.title.partition(' ')[0]}: "
     if kind.contrib:
-        return (f"{lacks}it is in opencv-contrib-python, which takes the place of opencv-python. Install it with pip install "
-                f"--force-reinstall --no-deps 'opencv-contrib-python=={cv2.__version__}.*'.")
+        return (f"{lacks}it is in opencv-contrib-python, which takes the place of opencv-python. Install it with pip "
+                f"install --force-reinstall --no-deps 'opencv-contrib-python=={cv2.__version__}.*'.")
     return f"{lacks}it comes with version {kind.since}. Install it with pip install 'opencv-python>={kind.since}'."
 
 
@@ -169,16 +171,18 @@ def _candidates(model: Model, folder: Path) -> list[Path]:
 def _find(kind: OpenCVTracker, model: Model, folder: Path) -> Path:
     found = _candidates(model, folder)
     if len(found) > 1:
-        raise InputError(f"Which of {', '.join(path.name for path in found)} in {folder} is meant for {kind.title}? Name one "
-                         f"of them {model.published}.")
+        raise InputError(f"Which of {', '.join(path.name for path in found)} in {folder} is meant for {kind.title}? "
+                         f"Name one of them {model.published}.")
     if not found:
-        raise InputError(f"{kind.title} needs the file {model.published}, which is not in {folder}.\n{_where_to_get(kind)}")
+        raise InputError(f"{kind.title} needs the file {model.published}, which is not in {folder}.\n"
+                         f"{_where_to_get(kind)}")
     return found[0]
 
 
 def _where_to_get(kind: OpenCVTracker) -> str:
-    return (f"Download {' and '.join(model.published for model in kind.models)} from\n  {kind.page}\nand put what you get into "
-            "the folder of the checkpoints, or let ALPHAREFINE_CHECKPOINTS name its folder.")
+    names = " and ".join(model.published for model in kind.models)
+    return (f"Download {names} from\n  {kind.page}\nand put what you get into the folder of the checkpoints, or let "
+            "ALPHAREFINE_CHECKPOINTS name its folder.")
 
 
 def _try_out(kind: OpenCVTracker, create: Callable[[], OpenCVConventions], models: list[Path]) -> None:
@@ -191,7 +195,8 @@ def _try_out(kind: OpenCVTracker, create: Callable[[], OpenCVConventions], model
             tracker._tracker.init(image, (16, 16, 32, 32))
             tracker._tracker.update(image)
     except cv2.error as error:
-        raise InputError(f"{names} {'is' if len(models) == 1 else 'are'} not what {kind.title} needs ({_reason(error)}).\n"
+        are = "is" if len(models) == 1 else "are"
+        raise InputError(f"{names} {are} not what {kind.title} needs ({_reason(error)}).\n"
                          f"{_where_to_get(kind)}") from error
 
 

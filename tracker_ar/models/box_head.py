@@ -14,8 +14,8 @@ from tracker_ar.models.corner_head import rectified
 class BoxHead(nn.Module):
     """Two 1 x 1 convolutions, the mean over the map, one linear layer.
 
-    rectify: a rectifier after the linear layer. The published keys are the same with and without; with it, a box can only
-    grow and move to the lower right.
+    rectify: a rectifier after the linear layer. The published keys are the same with and without; with it, a box can
+    only grow and move to the lower right.
     """
 
     def __init__(self, channels: int, rectify: bool) -> None:
@@ -25,8 +25,8 @@ class BoxHead(nn.Module):
         self.fc = nn.Sequential(nn.Linear(channels, 4), nn.ReLU() if rectify else nn.Identity())
 
     def forward(self, fused: Tensor) -> Tensor:
-        """The neck's output (N, C, h, w) -> (N, 4): shift of the centre relative to the target's size, and logarithms of
-        the growth, x before y."""
+        """The neck's output (N, C, h, w) -> (N, 4): shift of the centre relative to the target's size, and logarithms
+        of the growth, x before y."""
         return self.fc(self.conv2(self.conv1(fused)).mean(dim=(2, 3)))
 
 

@@ -1,7 +1,7 @@
 """Alpha-Refine as in its papers: one Siamese network, several branches that refine a box.
 
-"Alpha-Refine" (Yan et al.): with corner and mask branch as published at CVPR 2021 (`SEcmnet`), with box, corner and mask
-branch as in the first version of July 2020 (`SEbcmnet`, arXiv 2007.02024).
+"Alpha-Refine" (Yan et al.): with corner and mask branch as published at CVPR 2021 (`SEcmnet`), with box, corner and
+mask branch as in the first version of July 2020 (`SEbcmnet`, arXiv 2007.02024).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LATERAL_STAGES = ("conv1", "layer1", "layer2")  # strides 2, 4, 8
 class BranchRefinerConfig:
     """Architecture of a refiner with branches.
 
-    block, depths: of the ResNet. pool_box: the reference kernel is pooled from the target's box, or the middle half of the
-    reference's map. post_correlation: three 1 x 1 convolutions after the correlation. non_local: a non-local block at
-    the end of the neck. pixel_corners: see `CornerHead.enlarge`. box_branch: whether there is one;
+    block, depths: of the ResNet. pool_box: the reference kernel is pooled from the target's box, or the middle half of
+    the reference's map. post_correlation: three 1 x 1 convolutions after the correlation. non_local: a non-local block
+    at the end of the neck. pixel_corners: see `CornerHead.enlarge`. box_branch: whether there is one;
     rectify_deltas: see `BoxHead`.
     """
 
@@ -56,8 +56,8 @@ BRANCH_REFINER_18 = BranchRefinerConfig(
     block="basic", depths=(2, 2, 2, 2), pool_box=False, post_correlation=True, non_local=False,
     pixel_corners=False, box_branch=False,
 )
-# The version of July 2020, never published with weights. Its keys do not tell whether the box branch ends in a rectifier;
-# the one copy of its source that can be had does.
+# The version of July 2020, never published with weights. Its keys do not tell whether the box branch ends in a
+# rectifier; the one copy of its source that can be had does.
 BRANCH_REFINER_50 = BranchRefinerConfig(
     block="bottleneck", depths=(3, 4, 6, 3), pool_box=True, post_correlation=False, non_local=True,
     pixel_corners=True, box_branch=True, rectify_deltas=True,
@@ -68,7 +68,8 @@ BRANCH_REFINER_50 = BranchRefinerConfig(
 class Branches:
     """What the branches say of N search crops, for training.
 
-    deltas: (N, 4) of the box branch, or None. corners: (N, 4) x1, y1, x2, y2 in pixels of the crop. logits: (N, 1, S, S).
+    deltas: (N, 4) of the box branch, or None. corners: (N, 4) x1, y1, x2, y2 in pixels of the crop. logits: of the mask,
+    (N, 1, S, S).
     """
 
     deltas: Tensor | None

@@ -22,8 +22,8 @@ def _pair(first: int, middle: int, last: int) -> nn.Sequential:
 
 
 class FineMaskHead(nn.Module):
-    """channels: of the neck's output. Names as in the checkpoints: `v` for the backbone's levels, `h` for the map that is
-    enlarged, `post` for their sum; 2 is the coarsest."""
+    """channels: of the neck's output. Names as in the checkpoints: `v` for the backbone's levels, `h` for the map that
+    is enlarged, `post` for their sum; 2 is the coarsest."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class FineMaskHead(nn.Module):
         self.post2 = nn.Conv2d(4, 1, 3, padding=1)
 
     def forward(self, fused: Tensor, laterals: Sequence[Tensor]) -> Tensor:
-        """The neck's output (N, C, S / 16, S / 16) and the levels of stride 2, 4, 8, (N, c, S / stride, S / stride) with
-        `LATERALS` channels -> logits (N, 1, S, S)."""
+        """The neck's output (N, C, S / 16, S / 16) and the levels of stride 2, 4, 8, (N, c, S / stride, S / stride)
+        with `LATERALS` channels -> logits (N, 1, S, S)."""
         steps = zip((self.h2, self.h1, self.h0), (self.v2, self.v1, self.v0), (self.post0, self.post1, self.post2))
         x = fused
         for (coarse, fine, merge), lateral in zip(steps, reversed(laterals)):

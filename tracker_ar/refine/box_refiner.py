@@ -1,7 +1,7 @@
 """Alpha-Refine as in its papers: image and boxes in, more precise boxes out, and masks where they are wanted.
 
-The reference is never updated (Alpha-Refine, section 3.1). One branch gives the box: always the same, or the one that the
-selector of the base version (Yan et al. 2020, arXiv 2007.02024) chooses; the others are not computed.
+The reference is never updated (Alpha-Refine, section 3.1). One branch gives the box: always the same, or the one that
+the selector of the base version (Yan et al. 2020, arXiv 2007.02024) chooses; the others are not computed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class BoxTarget:
 
 @dataclass
 class _View:
-    """One target in one crop. fused, laterals: what the branches read. refined: (4,) x, y, w, h in the image, of any size.
+    """One target in one crop. fused, laterals: what the branches read. refined: (4,) x, y, w, h in the image, of any
+    size.
     probabilities: (H, W) of the image, where the mask branch was computed."""
 
     crop: RefinerCrop
@@ -66,10 +67,10 @@ class BoxRefiner:
         if settings.branch not in (*BRANCHES, SELECTED):
             raise InputError(f"There is no branch {settings.branch!r}: choose {', '.join(BRANCHES)} or {SELECTED}.")
         if network.bbox_head is None and settings.branch in (BRANCHES[0], SELECTED):
-            raise InputError(f"This refiner has no box branch, which {settings.branch!r} asks for: choose corner or mask.")
+            raise InputError(f"This refiner has no box branch, which {settings.branch!r} needs: choose corner or mask.")
         if network.selector is None and settings.branch == SELECTED:
-            raise InputError("The branch is to be selected, but no branch selector is loaded: load its weights, too, or "
-                             "choose box, corner or mask.")
+            raise InputError("The branch is to be selected, but no branch selector is loaded: load its weights, too, "
+                             "or choose box, corner or mask.")
         self.runner = runner
         self.settings = settings
 
@@ -86,8 +87,8 @@ class BoxRefiner:
     def refine(
         self, frame: Frame, targets: Sequence[BoxTarget], boxes: Sequence[np.ndarray], learn: Sequence[bool] = ()
     ) -> list[Refinement]:
-        """The refined box of every target near its box, (4,) x, y, w, h in pixels. Raises InputError for a box that cannot
-        be used."""
+        """The refined box of every target near its box, (4,) x, y, w, h in pixels. Raises InputError for a box that
+        cannot be used."""
         views = self._views(frame, targets, [np.asarray(box, dtype=np.float64) for box in boxes])
         by_mask = [view for view in views if view.branch == "mask"]
         self._add_masks(frame, views if self.settings.masks else by_mask)
@@ -171,8 +172,8 @@ def selecting_refiner(runner: Runner, selector: Runner, settings: BoxRefinerSett
 def see(
     network: BranchRefiner, images: Tensor, kernel: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-    """Search crops (N, 3, S, S), ImageNet-normalised, and kernels of their targets -> the neck's maps, the backbone's of
-    strides 2, 4, 8, and the selector's scores (N, 3), where there is one."""
+    """Search crops (N, 3, S, S), ImageNet-normalised, and kernels of their targets -> the neck's maps, the backbone's
+    of strides 2, 4, 8, and the selector's scores (N, 3), where there is one."""
     with stage("refiner backbone"):
         *laterals, features = network.levels(images)
     with stage("correlation"):

@@ -15,8 +15,8 @@ def described(
 ) -> Refinement:
     """What these probabilities, (H, W) float32, zero outside the window, say of the target that was given by `box`.
 
-    threshold: above which a pixel is target. minimum_part: see `drop_small_parts`; 0 keeps all. Only the window is looked
-    at. Where the mask is empty the box is the one given, and the score 0.
+    threshold: above which a pixel is target. minimum_part: see `drop_small_parts`; 0 keeps all. Only the window is
+    looked at. Where the mask is empty the box is the one given, and the score 0.
     """
     left, top = max(window[0], 0), max(window[1], 0)
     seen = probabilities[top : max(window[3], top), left : max(window[2], left)]

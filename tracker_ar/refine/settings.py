@@ -17,8 +17,8 @@ SELECTED = "selected"
 
 @dataclass(frozen=True)
 class RefinerSettings:
-    """Everything the mask refiner needs besides its weights; the defaults are those of the challenge entry (Alpha-Refine,
-    branch vot2020)."""
+    """Everything the mask refiner needs besides its weights; the defaults are those of the challenge entry
+    (Alpha-Refine, branch vot2020)."""
 
     network: MaskRefinerConfig = MASK_REFINER_50
     input_size: int = 384
