@@ -74,6 +74,9 @@ BASES: Mapping[str, Part] = {
                       ("lite_super_dimp",)),
     "csrt": Part("CSRT of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("csrt",), packages=_CONTRIB),
     "kcf": Part("KCF of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("kcf",), packages=_CONTRIB),
+    "mil": Part("MIL of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("mil",)),
+    "nanotrack": Part("NanoTrack v2 of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("nanotrack",)),
+    "vittrack": Part("VitTrack of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("vittrack",)),
     "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker", minimum_side=1.0),
 }
 REFINERS: Mapping[str, Part] = {
@@ -81,6 +84,12 @@ REFINERS: Mapping[str, Part] = {
                     "tracker_ar.refine.settings:VOT2020", ("mask_refiner_384",)),
     "lite": Part("mask branch, scaled down", "tracker_ar.refine.refiner:SegmentingRefiner",
                  "tracker_ar.refine.settings:LITE", ("lite_mask_refiner",)),
+    "ar34": Part("corner and mask branch, ResNet-34, CVPR 2021", "tracker_ar.refine.box_refiner:BoxRefiner",
+                 "tracker_ar.refine.settings:AR_34", ("ar34",), feedback="refined"),
+    "ar18": Part("corner and mask branch, ResNet-18, CVPR 2021", "tracker_ar.refine.box_refiner:BoxRefiner",
+                 "tracker_ar.refine.settings:AR_18", ("ar18",), feedback="refined"),
+    "ar_base": Part("box, corner and mask branch, selector, 2020", "tracker_ar.refine.box_refiner:selecting_refiner",
+                    "tracker_ar.refine.settings:AR_BASE", ("ar_base", "ar_selector"), feedback="refined"),
 }
 
 # Names of their own: name -> (base tracker, refiner, published scores).

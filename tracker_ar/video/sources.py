@@ -17,6 +17,7 @@ import numpy as np
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.images import read_image
 from tracker_ar.places import expanded
+from tracker_ar.quiet import quiet_opencv
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FALLBACK_FPS = 30.0  # for folders of images and cameras that do not say
@@ -175,15 +176,11 @@ def _fps(capture: cv2.VideoCapture) -> float:
 
 
 def _open_camera(index: int, start: int, end: int | None) -> Source:
-    level = cv2.utils.logging.getLogLevel()
-    # Every back end would report its failure at length.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        capture = cv2.VideoCapture(index)
-    except cv2.error:
-        capture = cv2.VideoCapture()
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with quiet_opencv():  # every back end would report its failure at length
+        try:
+            capture = cv2.VideoCapture(index)
+        except cv2.error:
+            capture = cv2.VideoCapture()
     if not capture.isOpened():
         raise DataError(f"Camera {index} cannot be opened: it is not there, in use by another program, or "
                         "may not be used by this one. If you meant a file or folder, check the path.")
