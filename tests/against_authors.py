@@ -45,7 +45,7 @@ from tracker_ar.data.synthetic.procedural import LENGTH, _deforming, render  # n
 from tracker_ar.speed.stages import StageMeter  # noqa: E402
 from tracker_ar.trace import listening  # noqa: E402
 from tracker_ar.models.alpha_refine import build_mask_refiner  # noqa: E402
-from tracker_ar.models.dimp import build_super_dimp  # noqa: E402
+from tracker_ar.models.dimp import build_dimp  # noqa: E402
 from tracker_ar import zoo  # noqa: E402
 from tracker_ar.engine.runner import Runner  # noqa: E402
 from tracker_ar.refine.refiner import SegmentingRefiner  # noqa: E402
@@ -102,7 +102,7 @@ def build_ours(not_found_threshold: float) -> AlphaRefineTracker:
     """The challenge entry as this project runs it, with the recipe's weights."""
     localization = replace(VOT2020.base.localization, not_found_threshold=not_found_threshold)
     settings = replace(VOT2020.base, localization=localization)
-    base = DiMPTracker(Runner(load_recipe(build_super_dimp(), SUPER_DIMP), CPU), settings)
+    base = DiMPTracker(Runner(load_recipe(build_dimp(), SUPER_DIMP), CPU), settings)
     refiner = SegmentingRefiner(Runner(load_recipe(build_mask_refiner(), MASK_REFINER), CPU), VOT2020.refiner)
     return AlphaRefineTracker(base, refiner, VOT2020)
 

@@ -22,7 +22,7 @@ from tracker_ar.base.dimp import DiMPTracker, Place
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import build_mask_refiner
-from tracker_ar.models.dimp import build_super_dimp
+from tracker_ar.models.dimp import build_dimp
 from tracker_ar import zoo
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as mask_refiner
@@ -98,7 +98,7 @@ def run() -> dict[str, list]:
         "modulation", "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state",
         "memory", "refined state", "backbone", "features", "initial filter", "refiner crop", "kernel", "probabilities",
     )}
-    base = DiMPTracker(Runner(load_recipe(build_super_dimp(), SUPER_DIMP), device), VOT2020.base)
+    base = DiMPTracker(Runner(load_recipe(build_dimp(), SUPER_DIMP), device), VOT2020.base)
     refiner = RecordedBoxes(Runner(load_recipe(build_mask_refiner(), MASK_REFINER), device), VOT2020.refiner)
     tracker = AlphaRefineTracker(base, refiner, VOT2020)
     with pytest.MonkeyPatch.context() as patch:

@@ -24,7 +24,7 @@ from tracker_ar.base.settings import BaseSettings, BoxRefinementSettings
 from tracker_ar.crops import SearchRegion, normalize, sample_patch
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
-from tracker_ar.models.dimp import SuperDiMP
+from tracker_ar.models.dimp import DiMP
 from tracker_ar.models.iou_net import Folded, ModulatedIoU
 from tracker_ar.prediction import BaseResult
 from tracker_ar.trace import is_heard, note, stage
@@ -282,7 +282,7 @@ def _box(place: Place) -> np.ndarray:
 # ---- parts of a frame, tensors to tensors: see `tracker_ar.engine.runner`
 
 
-def search(network: SuperDiMP, images: Tensor, filters: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def search(network: DiMP, images: Tensor, filters: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Search regions (N, 3, S, S), ImageNet-normalised, and filters (N, C, k, k) of N targets -> the backbone's layers,
     the classification features, and the scores (N, 1, h, w)."""
     with stage("base backbone"):
@@ -296,7 +296,7 @@ def search(network: SuperDiMP, images: Tensor, filters: Tensor) -> tuple[dict[st
 
 
 def climb(
-    settings: BoxRefinementSettings, network: SuperDiMP, backbone: dict[str, Tensor], folded: Folded, boxes: Tensor
+    settings: BoxRefinementSettings, network: DiMP, backbone: dict[str, Tensor], folded: Folded, boxes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The whole ascent on the predicted IoU, from the backbone's layers on.
 

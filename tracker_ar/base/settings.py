@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig
+from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,12 @@ class LocalizationSettings:
 
 @dataclass(frozen=True)
 class BoxRefinementSettings:
-    """Ascent on the predicted IoU (ATOM, section 3.2, in the relative box space of PrDiMP)."""
+    """Ascent on the predicted IoU (ATOM, section 3.2).
 
+    space: "pixels", as ATOM and DiMP climb, or the relative box space of PrDiMP.
+    """
+
+    space: Literal["pixels", "relative"] = "relative"
     random_boxes: int = 9
     jitter_position: float = 0.1
     jitter_size: float = 0.5
@@ -63,7 +68,7 @@ class BoxRefinementSettings:
 class BaseSettings:
     """Everything the base tracker needs besides its weights."""
 
-    network: SuperDiMPConfig = SUPER_DIMP_50
+    network: DiMPConfig = SUPER_DIMP_50
     input_size: int = 352  # side of the search region as the network sees it, pixels
     search_area_scale: float = 6.0  # side of the search region / sqrt(target area)
     border_mode: str = "inside_major"
