@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import torch
+from four_samples import BOXES, train_images
 from recipe import SUPER_DIMP, net_input
 from recorded import Reference, key_shapes, load_recipe
 from relative_boxes import from_relative, relative_gradient, to_relative
@@ -39,10 +40,6 @@ NETS = {
     "prdimp18": Recorded(PRDIMP_18, "prdimp18_net", 288, RELATIVE),
     "prdimp50": Recorded(PRDIMP_50, "prdimp50_net", 352, RELATIVE),
 }
-BOXES = {
-    352: torch.tensor([[146.0, 136, 60, 80], [170, 176, 60, 80], [146, 136, 60, 80], [226, 80, 60, 80]]),
-    288: torch.tensor([[114.0, 104, 60, 80], [138, 144, 60, 80], [114, 104, 60, 80], [194, 48, 60, 80]]),
-}
 STAGES = """bf.layer2 bf.layer3 clf filter_init filter_it1 loss_it1 filter_it2 loss_it2 filter_it10 loss_it10
 filter_upd2_weighted test_clf scores scores_train mod3 mod4 iou_feat3 iou_feat4""".split()
 LABELS = {FilterOptimizer: ["label_map", "target_mask"], DensityFilterOptimizer: ["label_density", "probabilities"]}
@@ -51,13 +48,6 @@ LABELS = {FilterOptimizer: ["label_map", "target_mask"], DensityFilterOptimizer:
 @cache
 def network(net: str) -> DiMP:
     return load_recipe(build_dimp(NETS[net].config), net)
-
-
-def train_images(side: int) -> Tensor:
-    """Four samples of one scene: as it is, moved, mirrored, moved."""
-    image = torch.from_numpy(net_input(side, side))
-    moved = [image.roll(shift, dims=(2, 3)) for shift in ((40, 24), (-56, 80))]
-    return torch.cat((image, moved[0], image.flip(3), moved[1]))
 
 
 @cache
