@@ -83,6 +83,6 @@ def test_memory_weights_over_eighty_frames() -> None:
         slot = memory.add(torch.full((1, 1, 1, 1), float(frame)), torch.full((4,), float(frame)), float(rate))
         assert slot == reference["replace_ind"][frame]
         np.testing.assert_array_equal(memory.weights.numpy(), reference["weights"][frame])
-        assert memory.features[slot].item() == frame and memory.boxes[slot, 0].item() == frame
+        assert memory.features[slot].item() == frame and memory.targets[slot, 0].item() == frame
     assert memory.count == 50
     assert memory.active_weights[:15].sum() >= 0.25 - 1e-6

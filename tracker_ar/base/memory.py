@@ -49,19 +49,20 @@ class SampleWeights:
 
 
 class SampleMemory:
-    """Classification features, target boxes and weights of at most `capacity` samples; see `SampleWeights`.
+    """Features, what says where the target is in them, and weights of at most `capacity` samples; see `SampleWeights`.
 
-    The samples of the first frame are never replaced and together keep at least `initial_samples_minimum_weight`.
+    Where the samples of the first frame must keep `initial_samples_minimum_weight` together, none of them is replaced.
     """
 
-    def __init__(self, features: Tensor, boxes: Tensor, settings: MemorySettings) -> None:
-        """`features` (n, C, h, w) float32 and `boxes` (n, 4) float32 x, y, w, h of the first frame's samples."""
-        count, capacity = len(features), settings.capacity
-        self._weights = SampleWeights(count, capacity, count, settings.initial_samples_minimum_weight)
+    def __init__(self, features: Tensor, targets: Tensor, settings: MemorySettings) -> None:
+        """`features` (n, C, h, w) float32 and `targets` (n, ...) float32 of the first frame's samples: boxes (n, 4) as
+        x, y, w, h, or score maps (n, h, w)."""
+        count, capacity, floor = len(features), settings.capacity, settings.initial_samples_minimum_weight
+        self._weights = SampleWeights(count, capacity, count if floor > 0 else 0, floor)
         self._features = features.new_zeros(capacity, *features.shape[1:])
-        self._boxes = boxes.new_zeros(capacity, 4)
+        self._targets = targets.new_zeros(capacity, *targets.shape[1:])
         self._features[:count] = features
-        self._boxes[:count] = boxes
+        self._targets[:count] = targets
 
     @property
     def count(self) -> int:
@@ -79,18 +80,18 @@ class SampleMemory:
         return self._features[: self.count]
 
     @property
-    def boxes(self) -> Tensor:
-        """(count, 4): a view of the stored boxes, x, y, w, h in pixels of the search region."""
-        return self._boxes[: self.count]
+    def targets(self) -> Tensor:
+        """(count, ...): a view of what was stored with the features."""
+        return self._targets[: self.count]
 
     @property
     def active_weights(self) -> Tensor:
         """(count,) float32, summing to one."""
         return self._weights.active
 
-    def add(self, features: Tensor, box: Tensor, learning_rate: float) -> int:
-        """Store one sample, (1, C, h, w) and (4,), with the given learning rate; returns its slot."""
+    def add(self, features: Tensor, target: Tensor, learning_rate: float) -> int:
+        """Store one sample, (1, C, h, w) and what goes with it, with the given learning rate; returns its slot."""
         slot = self._weights.add(learning_rate)
         self._features[slot] = features[0]
-        self._boxes[slot] = box
+        self._targets[slot] = target
         return slot
