@@ -40,8 +40,10 @@ NETS = {
     "prdimp18": Recorded(PRDIMP_18, "prdimp18_net", 288, RELATIVE),
     "prdimp50": Recorded(PRDIMP_50, "prdimp50_net", 352, RELATIVE),
 }
-STAGES = """bf.layer2 bf.layer3 clf filter_init filter_it1 loss_it1 filter_it2 loss_it2 filter_it10 loss_it10
-filter_upd2_weighted test_clf scores scores_train mod3 mod4 iou_feat3 iou_feat4""".split()
+STAGES = [
+    "bf.layer2", "bf.layer3", "clf", "filter_init", "filter_it1", "loss_it1", "filter_it2", "loss_it2", "filter_it10",
+    "loss_it10", "filter_upd2_weighted", "test_clf", "scores", "scores_train", "mod3", "mod4", "iou_feat3", "iou_feat4",
+]
 LABELS = {FilterOptimizer: ["label_map", "target_mask"], DensityFilterOptimizer: ["label_density", "probabilities"]}
 
 

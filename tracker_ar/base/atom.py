@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,10 @@ class ATOMTracker(OverlapTracker[ATOMTarget]):
                 weights = target.memory.active_weights.to(self.runner.device)
                 samples = Samples(target.memory.features, target.memory.targets, weights)
                 target.filter = update_filter(samples, target.filter, self.settings.filter, iterations)
+
+    def _first_scale(self, area: float) -> Tensor:
+        # As published, and not always the same float32 as DiMP's.
+        return torch.tensor(math.sqrt(area / self.settings.input_size**2), dtype=torch.float32)
 
     def _center(self, place: Place, geometry: SearchGeometry, cells: int) -> Tensor:
         """Of the target, (y, x) in cells from the middle of the search region."""

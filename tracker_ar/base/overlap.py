@@ -84,6 +84,11 @@ class OverlapTarget:
     scores: Tensor | None = None
     decision: Decision | None = None
 
+    @property
+    def score(self) -> float | None:
+        """The highest score, 0 to 1."""
+        return None if self.scores is None else float(self.scores.max().clamp(0, 1))
+
 
 Target = TypeVar("Target", bound=OverlapTarget)
 
@@ -133,8 +138,7 @@ class OverlapTracker(ABC, Generic[Target]):
         x, y, width, height = torch.as_tensor(np.asarray(box), dtype=torch.float32)
         size = torch.stack((height, width))
         position = torch.stack((y + (height - 1) / 2, x + (width - 1) / 2))
-        side = math.sqrt(torch.prod(size * self.settings.search_area_scale).item())
-        scale = side / self._input.prod().sqrt()
+        scale = self._first_scale(torch.prod(size * self.settings.search_area_scale).item())
         return self._learn_first_frame(frame, Place(position, size, scale), RandomSource(self._seed))
 
     @torch.inference_mode()
@@ -161,7 +165,7 @@ class OverlapTracker(ABC, Generic[Target]):
             # Where no sane box was found this returns to the last refined position, as the reference does.
             if search.start is not None and search.target.refined is not None:
                 search.target.place = Place(search.target.refined, search.target.place.size, search.target.place.scale)
-        return [BaseResult(_box(target.place), float(target.scores.max().clamp(0, 1))) for target in targets]
+        return [BaseResult(_box(target.place), target.score) for target in targets]
 
     def correct(self, target: Target, box: np.ndarray) -> None:
         """Continue from `box`, (4,) x, y, w, h.
@@ -199,6 +203,10 @@ class OverlapTracker(ABC, Generic[Target]):
         """How the scores, (h, w), of a search region lie in the image."""
 
     # ---- the first frame
+
+    def _first_scale(self, area: float) -> Tensor:
+        """Image pixels per pixel of the network's input, for a search region of this area in the image."""
+        return math.sqrt(area) / self._input.prod().sqrt()
 
     def _augmented(self, frame: Frame, place: Place, center: Tensor, random: RandomSource) -> FirstFrame:
         """Samples cut around `center`, (y, x), truncated; reckoned as if it had been the position, rounded."""
@@ -310,10 +318,9 @@ def climb(
     results = []
     for target, start in enumerate(boxes):
         # Where nothing may wait for the device, the predictor must not look at the boxes.
-        predictor = ModulatedIoU(
-            network.bb_regressor, tuple(part[target] for part in folded), whole_maps=boxes.device.type != "cpu"
-        )
-        predict = predictor.on(tuple(level[target : target + 1] for level in features))
+        own = folded[0][target], folded[1][target], folded[2][target]
+        predictor = ModulatedIoU(network.bb_regressor, own, whole_maps=boxes.device.type != "cpu")
+        predict = predictor.on((features[0][target : target + 1], features[1][target : target + 1]))
         refined, iou = ascend(predict, start, settings)
         if is_heard():
             note("ascent", (start, predict(start)[0].clone(), refined, predict(refined)[0].clone(), iou.clone()))

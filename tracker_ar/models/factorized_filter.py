@@ -87,9 +87,9 @@ def learn_jointly(
     cpu = torch.device("cpu")
     exact = samples.to(torch.float64, cpu)
     correlation = Correlation(exact.features[:, None], target_filter.shape[-1])
-    place = target_filter.to(cpu, torch.float64), projection.to(cpu, torch.float64)
+    place: Vector = target_filter.to(cpu, torch.float64), projection.to(cpu, torch.float64)
     for count in settings.initial_steps if steps is None else steps:
-        place = _gauss_newton(_Equations(correlation, exact, *place, settings), place, count)
+        place = _gauss_newton(_Equations(correlation, exact, place[0], place[1], settings), place, count)
     return place[0].to(target_filter), place[1].to(projection)
 
 

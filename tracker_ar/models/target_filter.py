@@ -22,7 +22,14 @@ from torch import Tensor, nn
 
 from tracker_ar.models.resnet import BasicBlock
 from tracker_ar.models.steepest_descent import (
-    FEATURE_STRIDE, Correlation, Objective, Slope, SteepestDescent, Unrolled, cells_from_center, with_sequences,
+    FEATURE_STRIDE,
+    Correlation,
+    Objective,
+    Slope,
+    SteepestDescent,
+    Unrolled,
+    cells_from_center,
+    with_sequences,
 )
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
@@ -48,11 +55,12 @@ class FilterInitializer(nn.Module):
         super().__init__()
         self.filter_size = filter_size
         self.filter_conv = nn.Conv2d(channels, channels, 3, padding=1)
+        weight, bias = self.filter_conv.parameters()
         if zero:
-            nn.init.zeros_(self.filter_conv.weight)
+            nn.init.zeros_(weight)
         else:
-            nn.init.kaiming_normal_(self.filter_conv.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.filter_conv.bias)
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(bias)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """features and boxes of the samples, xywh in pixels of the crop -> (s, C, k, k)."""
