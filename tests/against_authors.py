@@ -36,8 +36,9 @@ from authors_code import build_authors, calls_of_authors, find_code, replaced, w
 from recipe import MASK_REFINER, SUPER_DIMP  # noqa: E402
 from recorded import load_recipe  # noqa: E402
 
-from tracker_ar.base import dimp  # noqa: E402
-from tracker_ar.base.dimp import DiMPTracker, Place  # noqa: E402
+from tracker_ar.base import overlap  # noqa: E402
+from tracker_ar.base.dimp import DiMPTracker  # noqa: E402
+from tracker_ar.base.overlap import Place  # noqa: E402
 from tracker_ar.errors import AlphaRefineError  # noqa: E402
 from tracker_ar.evaluate.scores import find_sequences, read_frames  # noqa: E402
 from tracker_ar.evaluate.metrics import region_similarity  # noqa: E402
@@ -140,7 +141,7 @@ def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], ma
     meters = {name: StageMeter(time.perf_counter) for name in sides}
     errors, overlaps, flags = [], [], 0
     with ExitStack() as stack:
-        stack.enter_context(replaced(dimp, "RandomSource", SharedDraws))
+        stack.enter_context(replaced(overlap, "RandomSource", SharedDraws))
         torch.manual_seed(0)
         authors.initialize(images[0], mask)
         ours.initialize(images[0], mask)

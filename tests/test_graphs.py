@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from tracker_ar.base.dimp import climb, search
+from tracker_ar.base.dimp import search
+from tracker_ar.base.overlap import climb
 from tracker_ar.base.settings import BoxRefinementSettings
 from tracker_ar.engine.cuda_graphs import MOST_RECORDINGS, Graphs
 from tracker_ar.engine.inference import prepare_for_inference
