@@ -17,3 +17,8 @@ class ATOM(OverlapNetwork):
         self.feature_extractor = ResNet("basic", (2, 2, 2, 2), 64, 1000)
         in_3, in_4 = (self.feature_extractor.channels[name] for name in BACKBONE_LAYERS)
         self.bb_regressor = IoUNet((in_3, in_4), 128, 256, (256, 256), (256, 256))
+
+
+def build_atom() -> ATOM:
+    """ATOM's network with fresh weights, in training mode."""
+    return ATOM()
