@@ -81,13 +81,13 @@ def _drive(identifier: str) -> str:
 
 
 SLOTS = (
-    _published("super_dimp", "tracker_ar.models.dimp:build_super_dimp", "super_dimp.pth.tar",
+    _published("super_dimp", "tracker_ar.models.dimp:build_dimp", "super_dimp.pth.tar",
                _drive("1qDptswis2FxihLRYLVRGDvx6aUoAVVLv"), PYTRACKING,
                "a0062fde70d27b40ecf32fee559b5f950c320ca327d01b0554ad83616a037320", _UNUSED_STAGES, actor="KLDiMPActor"),
     _published("mask_refiner_384", "tracker_ar.models.alpha_refine:build_mask_refiner", "ARnet_seg_mask_ep0040.pth.tar",
                _drive("1qOQRfaRMbQ2nmgX1NFjoQHfXOAn609QM"), f"{ALPHA_REFINE}/tree/vot2020/AlphaRefine_submit",
                "4672dd7f80f846435951fb17eb253493228b0ca6fd151f8cfaab354c4fa4bf19", _UNUSED_STAGES),
-    Slot("lite_super_dimp", "tracker_ar.models.dimp:build_super_dimp:SUPER_DIMP_LITE"),
+    Slot("lite_super_dimp", "tracker_ar.models.dimp:build_dimp:SUPER_DIMP_LITE"),
     Slot("lite_mask_refiner", "tracker_ar.models.alpha_refine:build_mask_refiner:MASK_REFINER_LITE"),
     _published("dimp18", "tracker_ar.models.dimp:build_dimp:DIMP_18", "dimp18.pth",
                _drive("1MAjrRJDCbL0DSjUKFyDkUuYS1-cYBNjk"), PYTRACKING,
