@@ -7,7 +7,7 @@ show the scene around the target and not repeated border pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
@@ -56,6 +56,20 @@ def augment_first_frame(
         for transform, shift in zip(transforms, shifts.tolist(), strict=True)
     ]
     return torch.cat(patches), shifts
+
+
+def augmented_inside(
+    patch: torch.Tensor, shifts: Sequence[tuple[int, int]], rotations: Sequence[float],
+    blur_sigmas: Sequence[tuple[float, float]],
+) -> torch.Tensor:
+    """A sample (1, 3, S, S) and its augmentations without anything of the scene around it, (N, 3, S, S).
+
+    The order is: plain, shifted by (y, x) pixels, mirrored left-right, rotated by degrees, blurred.
+    """
+    return torch.cat([
+        patch, *(_shifted_centre(patch, patch.shape[-1], list(shift)) for shift in shifts), _flip(patch),
+        *(_rotate(patch, degrees) for degrees in rotations), *(_blur(patch, sigmas) for sigmas in blur_sigmas),
+    ])
 
 
 def _moving_transforms(settings: AugmentationSettings) -> list[Transform]:

@@ -41,9 +41,10 @@ def conjugate_gradient(
 ) -> tuple[Vector | None, Direction | None]:
     """`steps` steps towards the solution of matrix * x = right.
 
-    start: where to begin; None for zero, which saves one product. polak_ribiere: that formula, cut off at zero, for the
-    part of the old direction; else Fletcher-Reeves. last: the direction of an earlier run to go on from, whose weight is
-    multiplied by `kept`. Returns the solution (`start` where the residual is zero already) and the last direction.
+    start: where to begin; None for zero, which saves one product. polak_ribiere: that formula, cut off at zero, for
+    the part of the old direction; else Fletcher-Reeves. last: the direction of an earlier run to go on from, whose
+    weight is multiplied by `kept`. Returns the solution (`start` where the residual is zero already) and the last
+    direction.
     """
     residual = right if start is None else _plus(right, problem.product(start), -1.0)
     x = start

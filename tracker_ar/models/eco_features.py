@@ -24,9 +24,9 @@ class ECOFeatures(ResNet):
         self.vggmconv1 = nn.Conv2d(3, FEATURE_CHANNELS[0], 7, stride=2, padding=3)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, S, S), ImageNet-normalised, S divisible by 16 -> (N, 96, S / 4, S / 4), (N, 256, S / 16, S / 16).
+        """Images (N, 3, S, S), ImageNet-normalised -> (N, 96, S / 4, S / 4) and (N, 256, S / 16, S / 16).
 
-        Each sample has a root mean square of 1.
+        S is divisible by 16. Each sample has a root mean square of 1.
         """
         shallow = normalized_by_neighbours(convolve(self.vggmconv1, None, images))
         deep = self(images, ("layer3",))["layer3"]

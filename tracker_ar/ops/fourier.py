@@ -1,7 +1,8 @@
 """Real maps as Fourier series with complex coefficients.
 
-Of a real map half the coefficients say everything: a series is (..., 2 R + 1, C + 1) complex64, for the frequencies -R to
-R of rows and 0 to C of columns. A map with an even number of rows has its highest frequency at both ends.
+Of a real map half the coefficients say everything: a series is (..., 2 R + 1, C + 1) complex64, for the frequencies -R
+to R of rows and 0 to C of columns. The highest frequency of an even number of rows or columns counts at both ends, so
+twice, as in the published trackers.
 """
 
 from __future__ import annotations
