@@ -51,7 +51,8 @@ class ECOSettings:
     search_area_scale: float = 4.5  # side of the search region / sqrt(target area)
     smallest_input: float = 200.0  # pixels; the search region is scaled to between the two
     largest_input: float = 250.0
-    scale_factors: tuple[float, ...] = tuple(1.02**step for step in range(-2, 3))
+    scale_step: float = 1.02  # between two of the scales that are searched
+    scale_reach: int = 2  # steps to either side
     smallest_side: float = 10.0  # of the target, pixels of the image
     inside_ratio: float = 0.2  # fraction of the target that must stay within the image
     bicubic: float = -0.75  # parameter of the interpolating spline
@@ -110,7 +111,8 @@ class ECOTracker:
         self.runner = runner
         self.settings = settings
         self._seed = seed
-        self._factors = torch.tensor(settings.scale_factors, dtype=torch.float32)
+        steps = torch.arange(-settings.scale_reach, settings.scale_reach + 1, dtype=torch.float32)
+        self._factors = settings.scale_step**steps
 
     @torch.inference_mode()
     def start(self, frame: Frame, box: np.ndarray) -> ECOTarget:
@@ -220,9 +222,11 @@ class ECOTracker:
         with stage("localisation"):
             index, displacement = best_place(scores[0].cpu())
             target.scores = scores[0, index].cpu()
-            scale = target.scale * self._factors[index]
+            factor = self._factors[index]
+            scale, moved = target.scale * factor, displacement * target.scale * factor
             start = target.position.round()
-            self._move(target, start + displacement * scale, scale)
+            note("best", (index, moved))
+            self._move(target, start + moved, scale)
             note("localisation", target)
         with stage("model update"):
             offset = 2 * math.pi * (target.position - start) / (scale * target.input_size)
@@ -292,15 +296,16 @@ def search(
     count, scales = patches.shape[:2]
     with stage("base backbone"):
         maps = network.extract(patches.flatten(0, 1))
-    samples, total = [], None
+    samples: list[Tensor] = []
+    parts: list[Tensor] = []
     with stage("target scores"):
         for features, (projection, window, interpolation, filters) in zip(maps, layers):
             wide = features.view(count, scales, features.shape[1], -1)
             narrow = (projection.transpose(1, 2)[:, None] @ wide).unflatten(-1, features.shape[-2:])
             found = series(narrow * window[:, None, None]) * interpolation[:, None, None]
             samples.append(found)
-            scored = (found * filters[:, None]).sum(dim=2)
-            total = scored if total is None else add(total, scored)
-        assert total is not None
-        scores = sample(total, (patches.shape[-2], patches.shape[-1]))
+            parts.append((found * filters[:, None]).sum(dim=2))
+        shallow, deep = parts
+        scores = sample(add(shallow, deep), (patches.shape[-2], patches.shape[-1]))
+    note("search", {"samples": samples, "layer scores": parts, "scores": scores})
     return scores, tuple(samples)

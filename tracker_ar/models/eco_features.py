@@ -28,16 +28,17 @@ class ECOFeatures(ResNet):
 
         S is divisible by 16. Each sample has a root mean square of 1.
         """
-        shallow = normalized_by_neighbours(convolve(self.vggmconv1, None, images))
+        shallow = F.avg_pool2d(self.first_layer(images), 2)
         deep = self(images, ("layer3",))["layer3"]
-        return _with_unit_power(F.avg_pool2d(shallow, 2)), _with_unit_power(deep)
+        return with_unit_power(shallow), with_unit_power(deep)
+
+    def first_layer(self, images: Tensor) -> Tensor:
+        """VGG-M's, with its local response normalisation over five channels: (N, 96, S / 2, S / 2)."""
+        maps = convolve(self.vggmconv1, None, images)
+        return F.local_response_norm(maps, 5, alpha=0.0005, beta=0.75, k=2.0)
 
 
-def normalized_by_neighbours(maps: Tensor) -> Tensor:
-    """VGG-M's local response normalisation over five channels, (N, C, h, w) -> the same."""
-    return F.local_response_norm(maps, 5, alpha=0.0005, beta=0.75, k=2.0)
-
-
-def _with_unit_power(maps: Tensor) -> Tensor:
+def with_unit_power(maps: Tensor) -> Tensor:
+    """Samples (N, C, h, w), each divided by its root mean square."""
     power = maps.square().mean(dim=(1, 2, 3), keepdim=True)
     return maps / torch.sqrt(power + 1e-10)
