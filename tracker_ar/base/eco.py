@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tracker_ar.base.augmentation import augmented_inside
+from tracker_ar.base.dimp import RandomSource
 from tracker_ar.base.localization import keep_inside, peak
 from tracker_ar.base.memory import SampleWeights
 from tracker_ar.crops import normalize, sample_patch
@@ -169,21 +170,19 @@ class ECOTracker:
         offsets[1 : len(settings.shifts) + 1] = torch.tensor(settings.shifts, dtype=torch.float32) / side
         # The crop lies at the truncated position, but is reckoned with the rounded one.
         offsets += (target.position - target.position.round()) / (target.scale * side)
-        generator = torch.Generator().manual_seed(self._seed)
+        random = RandomSource(self._seed)
         with stage("model update"):
             return tuple(
-                self._first_layer(layer, features, offsets, target, generator)
+                self._first_layer(layer, features, offsets, target, random)
                 for layer, features in zip(settings.layers, maps)
             )
 
     def _first_layer(
-        self, layer: LayerSettings, features: Tensor, offsets: Tensor, target: ECOTarget, generator: torch.Generator
+        self, layer: LayerSettings, features: Tensor, offsets: Tensor, target: ECOTarget, random: RandomSource
     ) -> Layer:
-        settings = self.settings
-        kept = kept_channels(
-            settings.dropout_samples, features.shape[1], settings.dropout_probability, generator
-        ).to(features)
-        dropped = features[:1] * (kept / (1 - settings.dropout_probability))[:, :, None, None]
+        settings, dropout = self.settings, self.settings.dropout_probability
+        kept = random.kept_channels(settings.dropout_samples, features.shape[1], dropout).to(features)
+        dropped = features[:1] * (kept / (1 - dropout))[:, :, None, None]
         features = torch.cat((features, dropped))
         model = LayerModel(
             features.shape[-1], target.input_size, target.base_size, layer, settings.bicubic, features.device
@@ -258,11 +257,6 @@ class ECOTracker:
             layer.model, layer.filter, layer.samples[:, : layer.weights.count],
             layer.weights.active.to(sample.device), layer.energy, layer.direction, kept, solver,
         )
-
-
-def kept_channels(samples: int, channels: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """(samples, channels) bool, true with probability 1 - dropout."""
-    return torch.rand(samples, channels, generator=generator, dtype=torch.float32) >= dropout
 
 
 def best_place(scores: Tensor) -> tuple[int, Tensor]:
