@@ -17,6 +17,7 @@ from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import box_iou
 from tracker_ar.models.conjugate_gradient import Vector, conjugate_gradient
+from tracker_ar.models.eco_features import with_unit_power
 from tracker_ar.models.fourier_filter import JointProblem, LayerModel, SolverSettings, learn_jointly
 from tracker_ar.ops import fourier
 from tracker_ar.prediction import BaseResult
@@ -40,7 +41,7 @@ class SmallFeatures(nn.Module):
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
         fine = F.relu(F.conv2d(images, self.fine, stride=4))
         coarse = F.relu(F.conv2d(fine, self.coarse, stride=4))
-        return tuple(maps / maps.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-10).sqrt() for maps in (fine, coarse))
+        return with_unit_power(fine), with_unit_power(coarse)
 
 
 def engine() -> ECOTracker:
@@ -235,6 +236,7 @@ def test_sum_and_inner_product_of_series_are_those_of_the_functions() -> None:
     generator = torch.Generator().manual_seed(0)
     fine, coarse = (fourier.series(torch.randn(2, n, n, generator=generator)) for n in (11, 5))
     first, second = (fourier.sample(each, (16, 16)) for each in (fine, coarse))
-    torch.testing.assert_close(fourier.sample(fourier.add(fine, coarse), (16, 16)), first + second, rtol=1e-4, atol=1e-3)
+    both = fourier.sample(fourier.add(fine, coarse), (16, 16))
+    torch.testing.assert_close(both, first + second, rtol=1e-4, atol=1e-3)
     other = fourier.add(torch.zeros_like(fine), coarse)
     torch.testing.assert_close(fourier.inner_product(fine, other), (first * second).sum() / 256, rtol=1e-4, atol=1e-2)

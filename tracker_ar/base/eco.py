@@ -88,10 +88,10 @@ class Layer:
 class ECOTarget:
     """All that is known of one target.
 
-    position (y, x) and size (height, width): float32, image pixels; scale: image pixels per pixel of the input; base_size:
-    (height, width) at scale 1; image_size: (height, width). input_size: side of the search region for the network.
-    scores (input_size, input_size) float32, of the best scale, say how it was found in the last frame; the target's
-    displacement 0 is in the corner.
+    position (y, x) and size (height, width): float32, image pixels; scale: image pixels per pixel of the input;
+    base_size: (height, width) at scale 1; image_size: (height, width). input_size: side of the search region as the
+    network sees it. scores (input_size, input_size) float32, of the best scale, say how it was found in the last frame;
+    the upper left corner stands for the place where it was sought.
     """
 
     position: Tensor
@@ -106,7 +106,7 @@ class ECOTarget:
 
 
 class ECOTracker:
-    """The engine; see `tracker_ar.prediction.BaseTracker`. `seed`: of the dropped channels, the same for every target."""
+    """The engine; see `tracker_ar.prediction.BaseTracker`. `seed`: of everything random, the same for every target."""
 
     def __init__(self, runner: Runner, settings: ECOSettings = ECOSettings(), seed: int = 0) -> None:
         self.runner = runner
@@ -162,8 +162,8 @@ class ECOTracker:
     def _learn_first_frame(self, frame: Frame, target: ECOTarget) -> tuple[Layer, ...]:
         settings, device, side = self.settings, self.runner.device, target.input_size
         with stage("base crop"):
-            patch = sample_patch(frame.pixels, target.position, target.scale * torch.full((2,), float(side)), side).patch
-            patches = augmented_inside(patch, settings.shifts, settings.rotations, settings.blur_sigmas)
+            region = sample_patch(frame.pixels, target.position, target.scale * side, side)
+            patches = augmented_inside(region.patch, settings.shifts, settings.rotations, settings.blur_sigmas)
         with stage("base backbone"):
             maps = self.runner.network.extract(normalize(patches).to(device))
         offsets = torch.zeros(len(patches) + settings.dropout_samples, 2, dtype=torch.float32)
@@ -201,7 +201,7 @@ class ECOTracker:
 
     def _inputs(self, frame: Frame, target: ECOTarget) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         """What `search` takes, for one target."""
-        side = torch.full((2,), float(target.input_size))
+        side = target.input_size
         patches = torch.cat([
             sample_patch(frame.pixels, target.position, scale * side, side).patch
             for scale in target.scale * self._factors
@@ -281,8 +281,8 @@ def by_frequency(coefficients: Tensor) -> Tensor:
 def search(
     network: ECOFeatures, patches: Tensor, layers: Sequence[tuple[Tensor, ...]]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Search regions of N targets in several scales (N, scales, 3, S, S), ImageNet-normalised -> scores (N, scales, S, S)
-    and samples, for each layer (N, scales, channels, rows, columns) complex64.
+    """Search regions of N targets in several scales (N, scales, 3, S, S), ImageNet-normalised -> scores
+    (N, scales, S, S) and samples, for each layer (N, scales, channels, rows, columns) complex64.
 
     layers: for each the projection (N, features, channels), window (N, s, s), interpolation (N, rows, columns) and
     weighted filter (N, channels, rows, columns).

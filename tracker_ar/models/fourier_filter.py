@@ -1,7 +1,8 @@
 """Learning ECO's filters and projections in the Fourier domain (Danelljan et al. 2017, sections 3.1 and 4.1).
 
-Every layer of features is learned for itself. K is the number of coefficients of its series, in row-major order; samples
-are (K, n, channels) complex64, filters (channels, rows, columns) complex64, projections (features, channels) float32.
+Every layer of features is learned for itself. K is the number of coefficients of its series, in row-major order;
+samples are (K, n, channels) complex64, filters (channels, rows, columns) complex64, projections (features, channels)
+float32.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class LayerModel:
     """What is fixed for one layer once the target's size is known.
 
     window: (s, s), for features of s x s cells; interpolation: (rows, columns) complex64, which makes a function of the
-    image out of their transform; label: (rows, columns) float32, the desired score. kernel: see `regularization_kernel`.
+    image out of their transform; label: (rows, columns) float32, the desired score; kernel: of
+    `regularization_kernel`.
     """
 
     def __init__(

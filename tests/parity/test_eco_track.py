@@ -137,7 +137,8 @@ def test_search_regions_and_scores(run: dict[str, Any]) -> None:
         close("scale_max", found["scores"].amax(dim=(-2, -1)), frame)
         for layer in LAYERS:
             close(f"projected_f{layer}_sub", found["samples"][layer], frame)
-            close(f"scores_f{layer}_sub", found["layer scores"][layer] / ECOSettings().layers[layer].score_weight, frame)
+            weight = ECOSettings().layers[layer].score_weight
+            close(f"scores_f{layer}_sub", found["layer scores"][layer] / weight, frame)
 
 
 def test_places(run: dict[str, Any]) -> None:
