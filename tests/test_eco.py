@@ -96,9 +96,13 @@ def test_any_box_in_any_image(box: tuple[float, ...], scene: str) -> None:
         (result,) = eco.track(Frame.of(image), [target])
         assert np.isfinite(result.box).all() and (result.box[2:] > 0).all()
         assert result.box.dtype == np.float64 and 0 <= result.score <= 1
+        # At least ten pixels, but never more than the image.
+        limits = np.array([320, 240])
+        assert (result.box[2:] < limits + 0.01).all()
+        assert result.box[2:].min() > 9.99 or (result.box[2:] > limits - 0.01).any()
         centre = result.box[:2] + (result.box[2:] - 1) / 2
         # A fifth of the target stays within the image.
-        assert (centre > -0.3 * result.box[2:] - 1).all() and (centre < [320, 240] + 0.3 * result.box[2:] + 1).all()
+        assert (centre > -0.3 * result.box[2:] - 1).all() and (centre < limits + 0.3 * result.box[2:] + 1).all()
 
 
 def test_correct_moves_the_next_search() -> None:

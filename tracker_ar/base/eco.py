@@ -219,8 +219,9 @@ class ECOTracker:
     def _follow(self, target: ECOTarget, scores: Tensor, samples: tuple[Tensor, ...]) -> BaseResult:
         target.frame_number += 1
         with stage("localisation"):
-            index, displacement = best_place(scores[0].cpu())
-            target.scores = scores[0, index].cpu()
+            maps = scores[0].cpu()
+            index, displacement = best_place(maps)
+            target.scores = maps[index]
             factor = self._factors[index]
             scale, moved = target.scale * factor, displacement * target.scale * factor
             start = target.position.round()
