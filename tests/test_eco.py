@@ -16,7 +16,7 @@ from tracker_ar.base.memory import SampleWeights
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import box_iou
-from tracker_ar.models.conjugate_gradient import Vector, conjugate_gradient
+from tracker_ar.models.conjugate_gradient import Direction, Vector, conjugate_gradient
 from tracker_ar.models.eco_features import with_unit_power
 from tracker_ar.models.fourier_filter import JointProblem, LayerModel, SolverSettings, learn_jointly
 from tracker_ar.ops import fourier
@@ -162,6 +162,17 @@ def test_conjugate_gradient_solves_in_as_many_steps_as_unknowns(polak_ribiere: b
     # A kept direction goes on where the run ended: as good as no pause at all.
     found, _ = conjugate_gradient(problem, right, early, 2, polak_ribiere=polak_ribiere, last=last)
     torch.testing.assert_close(found, (wanted,), rtol=1e-9, atol=1e-9)
+
+
+def test_a_kept_direction_never_counts_negatively() -> None:
+    """Polak-Ribiere's formula may be below zero: then the run begins as if nothing had been kept."""
+    problem = Dense(torch.diag(torch.tensor([1.0, 2, 3], dtype=torch.float64)))
+    right = (torch.tensor([1.0, 2, 2], dtype=torch.float64),)
+    fresh, _ = conjugate_gradient(problem, right, None, 1)
+    for scale, same in ((5.0, True), (0.1, False)):
+        last = Direction((torch.ones(3, dtype=torch.float64),), torch.tensor(1.0), (scale * right[0],))
+        found, _ = conjugate_gradient(problem, right, None, 1, last=last)
+        assert torch.equal(found[0], fresh[0]) == same
 
 
 def test_nothing_to_do_is_no_division_by_zero() -> None:

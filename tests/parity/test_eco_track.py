@@ -131,8 +131,8 @@ def test_principal_directions_up_to_their_sign(layer: int, run: dict[str, Any]) 
 def test_search_regions_and_scores(run: dict[str, Any]) -> None:
     searches = run["notes"]["search"]
     assert len(searches) == FRAMES
-    for frame, (patches, found) in enumerate(zip(run["notes"]["search regions"], searches)):
-        close("patch_sub", patches, frame)
+    for frame, ((regions,), found) in enumerate(zip(run["notes"]["scaled regions"], searches)):
+        close("patch_sub", torch.cat([region.patch for region in regions]), frame)
         close("scores_sub", found["scores"], frame)
         close("scale_max", found["scores"].amax(dim=(-2, -1)), frame)
         for layer in LAYERS:

@@ -17,7 +17,7 @@ from tracker_ar.base.augmentation import augmented_inside
 from tracker_ar.base.dimp import RandomSource
 from tracker_ar.base.localization import keep_inside, peak
 from tracker_ar.base.memory import SampleWeights
-from tracker_ar.crops import normalize, sample_patch
+from tracker_ar.crops import SearchRegion, normalize, sample_patch
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.conjugate_gradient import Direction
@@ -91,7 +91,7 @@ class ECOTarget:
     position (y, x) and size (height, width): float32, image pixels; scale: image pixels per pixel of the input;
     base_size: (height, width) at scale 1; image_size: (height, width). input_size: side of the search region as the
     network sees it. scores (input_size, input_size) float32, of the best scale, say how it was found in the last frame;
-    the upper left corner stands for the place where it was sought.
+    the middle stands for the place where it was sought.
     """
 
     position: Tensor
@@ -139,7 +139,10 @@ class ECOTracker:
     def track(self, frame: Frame, targets: Sequence[ECOTarget]) -> list[BaseResult]:
         """Find every target in the next frame, of the first frame's size."""
         with stage("base crop"):
-            inputs = [self._inputs(frame, target) for target in targets]
+            regions = [self._regions(frame, target) for target in targets]
+            inputs = [self._inputs(*each) for each in zip(targets, regions)]
+        note("search regions", [each[self.settings.scale_reach] for each in regions])
+        note("scaled regions", regions)
         answers: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}
         for side in {target.input_size for target in targets}:  # only what has the same size can be run together
             alike = [index for index, target in enumerate(targets) if target.input_size == side]
@@ -199,14 +202,17 @@ class ECOTracker:
 
     # ---- one frame
 
-    def _inputs(self, frame: Frame, target: ECOTarget) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
-        """What `search` takes, for one target."""
+    def _regions(self, frame: Frame, target: ECOTarget) -> list[SearchRegion]:
+        """In every scale, the smallest first."""
         side = target.input_size
-        patches = torch.cat([
-            sample_patch(frame.pixels, target.position, scale * side, side).patch
-            for scale in target.scale * self._factors
-        ])
-        note("search regions", patches)
+        extents = target.scale * self._factors * side
+        return [sample_patch(frame.pixels, target.position, extent, side) for extent in extents]
+
+    def _inputs(
+        self, target: ECOTarget, regions: list[SearchRegion]
+    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+        """What `search` takes, for one target."""
+        patches = torch.cat([region.patch for region in regions])
         layers = tuple(
             tuple(part[None] for part in (
                 layer.projection, layer.model.window, layer.model.interpolation,
@@ -221,7 +227,8 @@ class ECOTracker:
         with stage("localisation"):
             maps = scores[0].cpu()
             index, displacement = best_place(maps)
-            target.scores = maps[index]
+            middle = target.input_size // 2
+            target.scores = maps[index].roll((middle, middle), (0, 1))
             factor = self._factors[index]
             scale, moved = target.scale * factor, displacement * target.scale * factor
             start = target.position.round()
