@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from tracker_ar.crops import sample_patch, to_tensor
 from tracker_ar.base.settings import AugmentationSettings
+from tracker_ar.crops import sample_patch, to_tensor
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from tracker_ar.base.augmentation import augmented_inside
+from tracker_ar.base.dimp import RandomSource
 from tracker_ar.base.localization import keep_inside, peak
 from tracker_ar.base.memory import SampleWeights
-from tracker_ar.crops import normalize, sample_patch
+from tracker_ar.crops import SearchRegion, normalize, sample_patch
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.conjugate_gradient import Direction
@@ -51,7 +52,8 @@ class ECOSettings:
     search_area_scale: float = 4.5  # side of the search region / sqrt(target area)
     smallest_input: float = 200.0  # pixels; the search region is scaled to between the two
     largest_input: float = 250.0
-    scale_factors: tuple[float, ...] = tuple(1.02**step for step in range(-2, 3))
+    scale_step: float = 1.02  # between two of the scales that are searched
+    scale_reach: int = 2  # steps to either side
     smallest_side: float = 10.0  # of the target, pixels of the image
     inside_ratio: float = 0.2  # fraction of the target that must stay within the image
     bicubic: float = -0.75  # parameter of the interpolating spline
@@ -86,10 +88,10 @@ class Layer:
 class ECOTarget:
     """All that is known of one target.
 
-    position (y, x) and size (height, width): float32, image pixels; scale: image pixels per pixel of the input; base_size:
-    (height, width) at scale 1; image_size: (height, width). input_size: side of the search region for the network.
-    scores (input_size, input_size) float32, of the best scale, say how it was found in the last frame; the target's
-    displacement 0 is in the corner.
+    position (y, x) and size (height, width): float32, image pixels; scale: image pixels per pixel of the input;
+    base_size: (height, width) at scale 1; image_size: (height, width). input_size: side of the search region as the
+    network sees it. scores (input_size, input_size) float32, of the best scale, say how it was found in the last frame;
+    the middle stands for the place where it was sought.
     """
 
     position: Tensor
@@ -104,13 +106,14 @@ class ECOTarget:
 
 
 class ECOTracker:
-    """The engine; see `tracker_ar.prediction.BaseTracker`. `seed`: of the dropped channels, the same for every target."""
+    """The engine; see `tracker_ar.prediction.BaseTracker`. `seed`: of everything random, the same for every target."""
 
     def __init__(self, runner: Runner, settings: ECOSettings = ECOSettings(), seed: int = 0) -> None:
         self.runner = runner
         self.settings = settings
         self._seed = seed
-        self._factors = torch.tensor(settings.scale_factors, dtype=torch.float32)
+        steps = torch.arange(-settings.scale_reach, settings.scale_reach + 1, dtype=torch.float32)
+        self._factors = settings.scale_step**steps
 
     @torch.inference_mode()
     def start(self, frame: Frame, box: np.ndarray) -> ECOTarget:
@@ -136,7 +139,10 @@ class ECOTracker:
     def track(self, frame: Frame, targets: Sequence[ECOTarget]) -> list[BaseResult]:
         """Find every target in the next frame, of the first frame's size."""
         with stage("base crop"):
-            inputs = [self._inputs(frame, target) for target in targets]
+            regions = [self._regions(frame, target) for target in targets]
+            inputs = [self._inputs(*each) for each in zip(targets, regions)]
+        note("search regions", [each[self.settings.scale_reach] for each in regions])
+        note("scaled regions", regions)
         answers: dict[int, tuple[Tensor, tuple[Tensor, ...]]] = {}
         for side in {target.input_size for target in targets}:  # only what has the same size can be run together
             alike = [index for index, target in enumerate(targets) if target.input_size == side]
@@ -159,29 +165,27 @@ class ECOTracker:
     def _learn_first_frame(self, frame: Frame, target: ECOTarget) -> tuple[Layer, ...]:
         settings, device, side = self.settings, self.runner.device, target.input_size
         with stage("base crop"):
-            patch = sample_patch(frame.pixels, target.position, target.scale * torch.full((2,), float(side)), side).patch
-            patches = augmented_inside(patch, settings.shifts, settings.rotations, settings.blur_sigmas)
+            region = sample_patch(frame.pixels, target.position, target.scale * side, side)
+            patches = augmented_inside(region.patch, settings.shifts, settings.rotations, settings.blur_sigmas)
         with stage("base backbone"):
             maps = self.runner.network.extract(normalize(patches).to(device))
         offsets = torch.zeros(len(patches) + settings.dropout_samples, 2, dtype=torch.float32)
         offsets[1 : len(settings.shifts) + 1] = torch.tensor(settings.shifts, dtype=torch.float32) / side
         # The crop lies at the truncated position, but is reckoned with the rounded one.
         offsets += (target.position - target.position.round()) / (target.scale * side)
-        generator = torch.Generator().manual_seed(self._seed)
+        random = RandomSource(self._seed)
         with stage("model update"):
             return tuple(
-                self._first_layer(layer, features, offsets, target, generator)
+                self._first_layer(layer, features, offsets, target, random)
                 for layer, features in zip(settings.layers, maps)
             )
 
     def _first_layer(
-        self, layer: LayerSettings, features: Tensor, offsets: Tensor, target: ECOTarget, generator: torch.Generator
+        self, layer: LayerSettings, features: Tensor, offsets: Tensor, target: ECOTarget, random: RandomSource
     ) -> Layer:
-        settings = self.settings
-        kept = kept_channels(
-            settings.dropout_samples, features.shape[1], settings.dropout_probability, generator
-        ).to(features)
-        dropped = features[:1] * (kept / (1 - settings.dropout_probability))[:, :, None, None]
+        settings, dropout = self.settings, self.settings.dropout_probability
+        kept = random.kept_channels(settings.dropout_samples, features.shape[1], dropout).to(features)
+        dropped = features[:1] * (kept / (1 - dropout))[:, :, None, None]
         features = torch.cat((features, dropped))
         model = LayerModel(
             features.shape[-1], target.input_size, target.base_size, layer, settings.bicubic, features.device
@@ -198,14 +202,17 @@ class ECOTracker:
 
     # ---- one frame
 
-    def _inputs(self, frame: Frame, target: ECOTarget) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+    def _regions(self, frame: Frame, target: ECOTarget) -> list[SearchRegion]:
+        """In every scale, the smallest first."""
+        side = target.input_size
+        extents = target.scale * self._factors * side
+        return [sample_patch(frame.pixels, target.position, extent, side) for extent in extents]
+
+    def _inputs(
+        self, target: ECOTarget, regions: list[SearchRegion]
+    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         """What `search` takes, for one target."""
-        side = torch.full((2,), float(target.input_size))
-        patches = torch.cat([
-            sample_patch(frame.pixels, target.position, scale * side, side).patch
-            for scale in target.scale * self._factors
-        ])
-        note("search regions", patches)
+        patches = torch.cat([region.patch for region in regions])
         layers = tuple(
             tuple(part[None] for part in (
                 layer.projection, layer.model.window, layer.model.interpolation,
@@ -218,11 +225,15 @@ class ECOTracker:
     def _follow(self, target: ECOTarget, scores: Tensor, samples: tuple[Tensor, ...]) -> BaseResult:
         target.frame_number += 1
         with stage("localisation"):
-            index, displacement = best_place(scores[0].cpu())
-            target.scores = scores[0, index].cpu()
-            scale = target.scale * self._factors[index]
+            maps = scores[0].cpu()
+            index, displacement = best_place(maps)
+            middle = target.input_size // 2
+            target.scores = maps[index].roll((middle, middle), (0, 1))
+            factor = self._factors[index]
+            scale, moved = target.scale * factor, displacement * target.scale * factor
             start = target.position.round()
-            self._move(target, start + displacement * scale, scale)
+            note("best", (index, moved))
+            self._move(target, start + moved, scale)
             note("localisation", target)
         with stage("model update"):
             offset = 2 * math.pi * (target.position - start) / (scale * target.input_size)
@@ -256,11 +267,6 @@ class ECOTracker:
         )
 
 
-def kept_channels(samples: int, channels: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """(samples, channels) bool, true with probability 1 - dropout."""
-    return torch.rand(samples, channels, generator=generator, dtype=torch.float32) >= dropout
-
-
 def best_place(scores: Tensor) -> tuple[int, Tensor]:
     """Of (scales, S, S) float32 the index of the best scale, and the displacement (y, x) float32 of its peak.
 
@@ -283,8 +289,8 @@ def by_frequency(coefficients: Tensor) -> Tensor:
 def search(
     network: ECOFeatures, patches: Tensor, layers: Sequence[tuple[Tensor, ...]]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Search regions of N targets in several scales (N, scales, 3, S, S), ImageNet-normalised -> scores (N, scales, S, S)
-    and samples, for each layer (N, scales, channels, rows, columns) complex64.
+    """Search regions of N targets in several scales (N, scales, 3, S, S), ImageNet-normalised -> scores
+    (N, scales, S, S) and samples, for each layer (N, scales, channels, rows, columns) complex64.
 
     layers: for each the projection (N, features, channels), window (N, s, s), interpolation (N, rows, columns) and
     weighted filter (N, channels, rows, columns).
@@ -292,15 +298,16 @@ def search(
     count, scales = patches.shape[:2]
     with stage("base backbone"):
         maps = network.extract(patches.flatten(0, 1))
-    samples, total = [], None
+    samples: list[Tensor] = []
+    parts: list[Tensor] = []
     with stage("target scores"):
         for features, (projection, window, interpolation, filters) in zip(maps, layers):
             wide = features.view(count, scales, features.shape[1], -1)
             narrow = (projection.transpose(1, 2)[:, None] @ wide).unflatten(-1, features.shape[-2:])
             found = series(narrow * window[:, None, None]) * interpolation[:, None, None]
             samples.append(found)
-            scored = (found * filters[:, None]).sum(dim=2)
-            total = scored if total is None else add(total, scored)
-        assert total is not None
-        scores = sample(total, (patches.shape[-2], patches.shape[-1]))
+            parts.append((found * filters[:, None]).sum(dim=2))
+        shallow, deep = parts
+        scores = sample(add(shallow, deep), (patches.shape[-2], patches.shape[-1]))
+    note("search", {"samples": samples, "layer scores": parts, "scores": scores})
     return scores, tuple(samples)

@@ -1,7 +1,8 @@
 """Learning ECO's filters and projections in the Fourier domain (Danelljan et al. 2017, sections 3.1 and 4.1).
 
-Every layer of features is learned for itself. K is the number of coefficients of its series, in row-major order; samples
-are (K, n, channels) complex64, filters (channels, rows, columns) complex64, projections (features, channels) float32.
+Every layer of features is learned for itself. K is the number of coefficients of its series, in row-major order;
+samples are (K, n, channels) complex64, filters (channels, rows, columns) complex64, projections (features, channels)
+float32.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class LayerModel:
     """What is fixed for one layer once the target's size is known.
 
     window: (s, s), for features of s x s cells; interpolation: (rows, columns) complex64, which makes a function of the
-    image out of their transform; label: (rows, columns) float32, the desired score.
+    image out of their transform; label: (rows, columns) float32, the desired score; kernel: of
+    `regularization_kernel`.
     """
 
     def __init__(
@@ -66,12 +68,11 @@ class LayerModel:
         sigma = (rows / input_size * torch.sqrt(target_size.prod()) * settings.label_sigma).item()
         peak = gaussian_kernel(rows, sigma)
         self.label = torch.outer(peak, peak[half:]).to(device)
-        kernel = regularization_kernel(input_size, target_size, settings).to(device)
+        self.kernel = kernel = regularization_kernel(input_size, target_size, settings).to(device)
         self.penalty_energy = kernel.square().sum()
         # The kernel is applied twice in a row: once in the residual, once in its gradient.
-        twice = [side - 1 for side in kernel.shape]
-        self.penalty = F.conv2d(kernel[None, None], kernel[None, None], padding=twice)
-        self.reach = twice
+        self.reach = kernel.shape[0] - 1, kernel.shape[1] - 1
+        self.penalty = F.conv2d(kernel[None, None], kernel[None, None], padding=self.reach)
 
     def penalized(self, filters: Tensor, mirrored: bool = True) -> Tensor:
         """The gradient of the spatial regularisation. mirrored: whether negative frequencies count as well."""
