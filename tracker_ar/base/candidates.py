@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.random import RandomState
 
+Range = tuple[float, float]
 SMALLEST_SIDE = 5.0  # pixels; boxes stay as many smaller than the image
 
 
@@ -51,7 +52,7 @@ def draw(random: RandomState, spread: Spread, box: np.ndarray, image_size: tuple
 
 def draw_overlapping(
     random: RandomState, spread: Spread, box: np.ndarray, image_size: tuple[int, int], count: int,
-    overlap: tuple[float, float], area: tuple[float, float] | None = None,
+    overlap: Range, area: Range | None = None,
 ) -> np.ndarray:
     """At most `count` boxes, as `draw`, whose overlap with `box` is in a range, and their area relative to it as well.
 

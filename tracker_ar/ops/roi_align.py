@@ -23,7 +23,7 @@ def roi_samples(
     Samples outside the map are 0. In its last row and column, where the neighbour beyond is missing, values are
     extrapolated from the two before.
     """
-    count, channels, height, width = features.shape
+    channels, height, width = features.shape[1:]
     cells = features.permute(0, 2, 3, 1).reshape(-1, channels)
     y0, y_far, y_inside = _positions(boxes[:, 1::2] * scale, size[0], height)
     x0, x_far, x_inside = _positions(boxes[:, 0::2] * scale, size[1], width)
