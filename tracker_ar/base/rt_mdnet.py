@@ -188,6 +188,7 @@ class RTMDNetTracker:
         if not target.lost:
             positives, negatives = _draw_samples(target.boxes, settings.samples, target.box, frame.size)
             note("samples", (positives, negatives))
+            positives = _or_itself(positives, target.box)
             scene = self._scene(pixels, positives, negatives, target.box)
             target.positives.append(scene.pooled(positives))
             target.negatives.append(scene.pooled(negatives))
@@ -205,9 +206,9 @@ class RTMDNetTracker:
         settings, pixels = self.settings.first_frame, self._pixels(frame)
         positives, negatives = _draw_samples(random, settings.samples, box, frame.size)
         order = random.permutation(len(negatives))
-        examples = _draw_examples(random, self.settings.regression, box, frame.size)
+        examples = _draw_examples(random, self.settings.regression, box, frame.size, self.settings.regression.boxes)
         note("first samples", (positives, negatives, examples))
-        negatives = negatives[order]
+        positives, negatives, examples = _or_itself(positives, box), negatives[order], _or_itself(examples, box)
         scenes = [self._scene(pixels, positives, negatives, box, (right, down), zoom)
                   for right, down, zoom in settings.scenes]
         limits = settings.samples.positives, settings.samples.negatives, self.settings.regression.boxes
@@ -256,22 +257,19 @@ class RTMDNetTracker:
 def _draw_samples(
     random: RandomState, settings: SampleSettings, box: np.ndarray, image_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positives, at least one, and negatives, perhaps none; (N, 4) float32."""
+    """Positives and negatives, (N, 4) float32; perhaps none."""
     positives = draw_overlapping(random, settings.positive_spread, box, image_size, settings.positives,
                                  settings.positive_overlap)
     negatives = draw_overlapping(random, settings.negative_spread, box, image_size, settings.negatives,
                                  settings.negative_overlap)
-    return _or_itself(positives, box), negatives
+    return positives, negatives
 
 
 def _draw_examples(
-    random: RandomState, settings: RegressionSettings, box: np.ndarray, image_size: tuple[int, int],
-    count: int | None = None,
+    random: RandomState, settings: RegressionSettings, box: np.ndarray, image_size: tuple[int, int], count: int
 ) -> np.ndarray:
-    """Boxes for the regression, at least one; (N, 4) float32."""
-    count = settings.boxes if count is None else count
-    drawn = draw_overlapping(random, settings.spread, box, image_size, count, settings.overlap, settings.area)
-    return _or_itself(drawn, box)
+    """Boxes for the regression, (N, 4) float32; perhaps none."""
+    return draw_overlapping(random, settings.spread, box, image_size, count, settings.overlap, settings.area)
 
 
 def _or_itself(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
