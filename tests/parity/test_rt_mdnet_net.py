@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from recorded import DATA, Reference, key_shapes, load_recipe, read_json
+from recorded import Reference, key_shapes, load_recipe
 from synth import blocks
 from torch import Tensor
 from torch.nn import functional as F

@@ -10,7 +10,7 @@ from recorded import DATA, key_shapes, load_recipe
 from trace_notes import samples
 
 from tracker_ar.base.box_regression import fit_box_regression
-from tracker_ar.base.candidates import Spread, draw, draw_overlapping
+from tracker_ar.base.candidates import draw, draw_overlapping
 from tracker_ar.base.hard_negatives import Descent, TrainingSettings
 from tracker_ar.base.rt_mdnet import RegressionSettings, RTMDNetSettings
 from tracker_ar.base.scenes import scene_edges

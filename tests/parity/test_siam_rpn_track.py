@@ -16,8 +16,15 @@ from recorded import DATA, Reference, load_recipe, read_json
 from trace_notes import Notes, samples
 
 from tracker_ar.base.siam_rpn import (
-    SiamRPNSettings, SiamRPNTarget, SiamRPNTracker, anchors, offset_boxes, square_crop, target_scores,
-    template_side, window,
+    SiamRPNSettings,
+    SiamRPNTarget,
+    SiamRPNTracker,
+    anchors,
+    offset_boxes,
+    square_crop,
+    target_scores,
+    template_side,
+    window,
 )
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
@@ -63,7 +70,7 @@ def test_crops(run: tuple) -> None:
     made = [crc(crop) for crop in run[1]["base crop"]]
     assert made == [TRACK["init.crop_crc"], *TRACK["crop_crc"][FRAMES]]
     for frame, expected in enumerate(TRACK["crop_crc"]):
-        side = template_side(TRACK["size_in"][frame], SETTINGS.context) * 255 / 127
+        side = template_side(TRACK["size_in"][frame], SETTINGS.context) * (255 / 127)
         image = synth.frame(frame + 1)[:, :, ::-1]
         assert round(side) == TRACK["crop_size"][frame]
         assert crc(square_crop(image, TRACK["pos_in"][frame], round(side), 255, TRACK["init.average"])) == expected
@@ -90,7 +97,7 @@ def test_boxes_and_the_state_that_goes_on(run: tuple) -> None:
             np.testing.assert_allclose(value, TRACK[name][frame], rtol=0, atol=10 * NOISE[name][0], err_msg=name)
 
 
-@pytest.mark.parametrize("case", read_json("siamrpn_crops.json"), ids=lambda case: f"{case['frame']}-{case['model_size']}")
+@pytest.mark.parametrize("case", read_json("siamrpn_crops.json"), ids=lambda case: str(case["box"]))
 def test_crop_at_borders(case: dict) -> None:
     """Filled with the first frame's mean colour, truncated."""
     box = np.array(case["box"], dtype=np.float64)

@@ -19,9 +19,9 @@ SMALLEST_SIDE = 5.0  # pixels; boxes stay as many smaller than the image
 class Spread:
     """How boxes are spread around a target.
 
-    translation: farthest move, in mean sides of the target; scale: largest factor of size; aspect: largest factor of width
-    against height, None to keep it. inside: whether all of a box must lie in the image, or its centre only. 'gaussian'
-    moves have half of the farthest as deviation and end there.
+    translation: farthest move, in mean sides of the target; scale: largest factor of size; aspect: largest factor of
+    width, and divisor of height, None to keep both. inside: whether all of a box must lie in the image, or its centre
+    only. 'gaussian' moves have half of the farthest as deviation and end there.
     """
 
     distribution: Literal["gaussian", "uniform"]

@@ -195,9 +195,9 @@ class RTMDNetTracker:
             if target.frames % settings.interval:
                 return
         recent = list(target.positives)[-settings.short_memory if target.lost else 0:]
-        positives, negatives = torch.cat(recent), torch.cat(list(target.negatives))
-        note("update", (len(positives), len(negatives)))
-        target.descent.train(positives, negatives, settings.iterations, target.boxes, target.dropout)
+        near, far = torch.cat(recent), torch.cat(list(target.negatives))
+        note("update", (len(near), len(far)))
+        target.descent.train(near, far, settings.iterations, target.boxes, target.dropout)
 
     def _first_samples(
         self, frame: Frame, box: np.ndarray, random: RandomState
@@ -217,16 +217,16 @@ class RTMDNetTracker:
         for boxes, limit in zip((positives, negatives, examples), limits):
             kept.append(_from_scenes(scenes, boxes, _some(len(boxes) * len(scenes), limit, random)))
         for _ in range(settings.crops):
-            scene, *drawn = self._jittered_crop(frame, pixels, box, random)
-            for (features, boxes), some in zip(kept, drawn):
+            scene, drawn = self._jittered_crop(frame, pixels, box, random)
+            for (features, of_features), some in zip(kept, drawn):
                 features.append(scene.pooled(some))
-                boxes.append(some)
+                of_features.append(some)
         joined = [torch.cat(features) for features, _ in kept]
         return joined[0], joined[1], joined[2], np.concatenate(kept[2][1])
 
     def _jittered_crop(
         self, frame: Frame, pixels: Tensor, box: np.ndarray, random: RandomState
-    ) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[Scene, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The target's near surroundings, moved and zoomed; positives, negatives and boxes for the regression."""
         settings, scene = self.settings.first_frame, self.settings.scene
         most, largest = settings.crop_shift[1], settings.crop_zoom[1]
@@ -240,7 +240,7 @@ class RTMDNetTracker:
         positives, negatives = _draw_samples(random, settings.crop_samples, box, frame.size)
         examples = _draw_examples(random, self.settings.regression, box, frame.size, settings.crop_regression_boxes)
         cut = scene_of(self.runner.network, pixels, window, size, scene.object_size / zoom / sides, scene)
-        return cut, positives, negatives, examples
+        return cut, (positives, negatives, examples)
 
     def _scene(
         self, pixels: Tensor, positives: np.ndarray, negatives: np.ndarray, box: np.ndarray,

@@ -79,10 +79,10 @@ def scene_around(
     the target a square of the given size.
     """
     window = around(boxes, settings)
-    scale = settings.object_size / object_sides(target, settings)
-    size = np.trunc(window[2:] * scale) * zoom
+    sides = object_sides(target, settings)
+    size = np.trunc(window[2:] * (settings.object_size / sides)) * zoom
     window[:2] += np.array(shift, dtype=np.float32)
-    return scene_of(network, pixels, window, size, settings.object_size * zoom / object_sides(target, settings), settings)
+    return scene_of(network, pixels, window, size, settings.object_size * zoom / sides, settings)
 
 
 def scene_of(

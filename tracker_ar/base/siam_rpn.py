@@ -27,7 +27,7 @@ from tracker_ar.trace import note, stage
 
 @dataclass(frozen=True)
 class SiamRPNSettings:
-    """Values of PySOT, `experiments/siamrpn_r50_l234_dwxcorr/config.yaml` and its defaults in `pysot/core/config.py`."""
+    """Values of PySOT, `experiments/siamrpn_r50_l234_dwxcorr/config.yaml`, else defaults of `pysot/core/config.py`."""
 
     template_size: int = 127  # pixels
     search_size: int = 255  # pixels
@@ -175,20 +175,22 @@ def square_crop(image: np.ndarray, centre: np.ndarray, side: int, size: int, col
     if side * side > MAX_REGION_PIXELS:
         steps = (np.arange(size, dtype=np.float64) + 0.5) * (side / size) - 0.5
         maps = np.broadcast_arrays((left + steps)[None], (top + steps)[:, None])
-        grid = [np.clip(places, -2, 2**15).astype(np.float32) for places in maps]
-        return cv2.remap(image, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill)
+        columns, rows = (np.clip(places, -2, 2**15).astype(np.float32) for places in maps)
+        return cv2.remap(
+            image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+        ).astype(np.uint8)
     height, width = image.shape[:2]
     right, bottom = left + side, top + side
     seen = image[min(max(top, 0), height):max(bottom, 0), min(max(left, 0), width):max(right, 0)]
     above, before = min(max(-top, 0), side), min(max(-left, 0), side)
     below, after = side - above - seen.shape[0], side - before - seen.shape[1]
     if seen.size == 0:
-        region = np.full((side, side, 3), fill, dtype=np.uint8)
+        region: np.ndarray = np.full((side, side, 3), fill, dtype=np.uint8)
     elif above or below or before or after:
         region = cv2.copyMakeBorder(seen, above, below, before, after, cv2.BORDER_CONSTANT, value=fill)
     else:
         region = seen
-    return region if side == size else cv2.resize(region, (size, size))
+    return np.asarray(region if side == size else cv2.resize(region, (size, size)))
 
 
 def anchors(settings: SiamRPNSettings) -> np.ndarray:
@@ -229,8 +231,8 @@ def choose(
 ) -> Choice:
     """The best anchor by score, likeness to the last size and distance (Li et al. 2018, equations 12 and 13).
 
-    scores: (A,) 0..1; boxes: (4, A), see `offset_boxes`; nearness: (A,), see `window`; zoom: pixels of the search region per image pixel;
-    image_size: (height, width).
+    scores: (A,) 0..1; boxes: (4, A), see `offset_boxes`; nearness: (A,), see `window`; zoom: pixels of the search
+    region per image pixel; image_size: (height, width).
     """
     widths, heights = boxes[2:].astype(np.float64)
     last = target.size * zoom

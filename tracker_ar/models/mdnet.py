@@ -24,8 +24,8 @@ SMALLEST_SCENE = 83  # pixels; gives two cells, between which one can interpolat
 
 
 class SceneConvolution(nn.Conv2d):
-    """A convolution that is left as it is when the network is prepared for tracking: there is nothing to lay out for one
-    size, since every scene has its own."""
+    """A convolution that stays as it is when the network is prepared for tracking: every scene has its own size, so
+    there is nothing to lay out for one."""
 
 
 class ResponseNormalization(nn.Module):
@@ -47,7 +47,7 @@ class Layers(NamedTuple):
 
 
 class MDNet(nn.Module):
-    """The network. The last layer, which no published file has, begins with torch's usual uniform weights, always the same."""
+    """The network. The last layer, which no published file has, begins with uniform weights, always the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,11 +67,13 @@ class MDNet(nn.Module):
 
     def scene_features(self, scenes: Tensor) -> Tensor:
         """(N, 3, H, W) float32 RGB -128..127, sides of at least `SMALLEST_SCENE` -> (N, 512, h, w)."""
-        return self.layers.conv3(self.layers.conv2(self.layers.conv1(scenes)))
+        for name in ("conv1", "conv2", "conv3"):
+            scenes = self.layers.get_submodule(name)(scenes)
+        return scenes
 
     def initial_layers(self) -> Layers:
         """A copy of the layers that are learned online."""
-        linear = (self.layers.fc4[0], self.layers.fc5[1], self.branches[0][1])
+        linear = [module for module in self.modules() if isinstance(module, nn.Linear)]
         return Layers(*(tensor.detach().clone() for layer in linear for tensor in (layer.weight, layer.bias)))
 
 

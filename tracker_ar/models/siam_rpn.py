@@ -6,7 +6,8 @@ the weights were trained on: blue, green, red.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,18 @@ class AtrousBottleneck(Bottleneck):
 class AtrousResNet(nn.Module):
     """ResNet-50 whose last three stages all have stride 8, with an unpadded stem."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        in_channels, self.channels = 64, []
+        in_channels = 64
+        self.channels: list[int] = []
         for index, (depth, channels, stride, dilation) in enumerate(STAGES, start=1):
             stage = nn.Sequential()
             for position in range(depth):
@@ -130,18 +137,18 @@ class RegionProposals(nn.Module):
 
     def kernels(self, template: Sequence[Tensor]) -> Kernels:
         """template: per level (N, 256, 7, 7)."""
-        levels = zip(self.children(), template, strict=True)
+        levels = zip(self._levels(), template, strict=True)
         return tuple(head.conv_kernel(level) for rpn, level in levels for head in (rpn.cls, rpn.loc))
 
     def forward(self, kernels: Kernels, search: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """search: per level (N, 256, 31, 31). Returns (N, 10, 25, 25) and (N, 20, 25, 25)."""
-        pairs = [
-            (rpn.cls(of_class, level), rpn.loc(of_box, level))
-            for rpn, of_class, of_box, level in zip(self.children(), kernels[::2], kernels[1::2], search, strict=True)
-        ]
-        weights = F.softmax(self.cls_weight, 0), F.softmax(self.loc_weight, 0)
-        mixed = [sum(weight * level for weight, level in zip(*one)) for one in zip(weights, zip(*pairs))]
-        return mixed[0], mixed[1]
+        levels = list(zip(self._levels(), search, strict=True))
+        of_class = [rpn.cls(kernel, level) for kernel, (rpn, level) in zip(kernels[::2], levels, strict=True)]
+        of_box = [rpn.loc(kernel, level) for kernel, (rpn, level) in zip(kernels[1::2], levels, strict=True)]
+        return _mixed(of_class, self.cls_weight), _mixed(of_box, self.loc_weight)
+
+    def _levels(self) -> Iterable[RegionProposal]:
+        return cast("Iterable[RegionProposal]", self.children())
 
 
 class SiamRPN(nn.Module):
@@ -175,6 +182,10 @@ def depthwise_correlation(search: Tensor, kernel: Tensor) -> Tensor:
     maps = search.reshape(1, groups, *search.shape[2:])
     result = F.conv2d(maps, kernel.reshape(groups, 1, *kernel.shape[2:]), groups=groups)
     return result.view(*kernel.shape[:2], *result.shape[2:])
+
+
+def _mixed(levels: Sequence[Tensor], weights: Tensor) -> Tensor:
+    return (torch.stack(tuple(levels)) * F.softmax(weights, 0).view(-1, 1, 1, 1, 1)).sum(0)
 
 
 def _unit(kernel_size: int) -> nn.Sequential:
