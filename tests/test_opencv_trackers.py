@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ar.base.opencv import OPENCV_TRACKERS, OpenCVConventions, missing_models, opencv_tracker
+from tracker_ar.base.opencv import OPENCV_TRACKERS, OpenCVConventions, opencv_tracker
+from tracker_ar.zoo import BASES
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 
@@ -83,7 +84,7 @@ def test_models_are_found_by_their_names_or_ones_that_contain_them(
     for name in names:
         (tmp_path / name).touch()
     monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(tmp_path))
-    assert missing_models("nanotrack") == []
+    assert BASES["nanotrack"].lacks() == []
     opencv_tracker("nanotrack").start(image(0), START)
     assert len(fake.made) == 2  # one to try the files, one for the target
     assert [fake.made[1].backbone, fake.made[1].neckhead] == [str(tmp_path / name) for name in names[:2]]
@@ -109,8 +110,8 @@ def test_files_that_are_missing_or_wrong_name_cause_and_cure(
 
 def test_missing_models_are_listed(tmp_path: Path) -> None:
     (tmp_path / NANO[0]).touch()
-    assert missing_models("nanotrack", tmp_path) == NANO[1:]
-    assert missing_models("vittrack", tmp_path) == VIT and missing_models("csrt", tmp_path) == []
+    assert BASES["nanotrack"].lacks(tmp_path) == NANO[1:]
+    assert BASES["vittrack"].lacks(tmp_path) == VIT and BASES["mil"].lacks(tmp_path) == []
 
 
 def test_networks_that_are_others_are_found_out(fake: type[Fake], tmp_path: Path) -> None:

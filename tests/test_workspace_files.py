@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ar.data.datasets.vot_layout import encode_mask_line, inspect_sequence, read_list, write_list
+from tracker_ar.data.datasets.vot_layout import inspect_sequence, read_list, write_list
+from tracker_ar.run_lengths import encode_mask_line
 from tracker_ar.errors import DataError, EvaluationError
 from tracker_ar.evaluate import vot_workspace
 from tracker_ar.evaluate.vot_results import open_workspace

@@ -67,6 +67,9 @@ class ECOSettings:
     dropout_probability: float = 0.2
 
 
+ECO = ECOSettings()
+
+
 @dataclass
 class Layer:
     """What is learned of one target on one layer of features.
@@ -108,7 +111,7 @@ class ECOTarget:
 class ECOTracker:
     """The engine; see `tracker_ar.prediction.BaseTracker`. `seed`: of everything random, the same for every target."""
 
-    def __init__(self, runner: Runner, settings: ECOSettings = ECOSettings(), seed: int = 0) -> None:
+    def __init__(self, runner: Runner, settings: ECOSettings = ECO, seed: int = 0) -> None:
         self.runner = runner
         self.settings = settings
         self._seed = seed

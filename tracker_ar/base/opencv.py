@@ -15,17 +15,10 @@ from tracker_ar.base.adapted import AdaptedTracker
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import clip_box
 from tracker_ar.quiet import quiet_opencv
-from tracker_ar.weights.store import checkpoint_dir
+from tracker_ar.places import checkpoint_dir
+from tracker_ar.weights.onnx import NANOTRACK, VITTRACK, Model
 
 Folder = str | PathLike[str] | None
-
-
-@dataclass(frozen=True)
-class Model:
-    """An ONNX file. published: its name; pattern: of other names under which users may keep it."""
-
-    published: str
-    pattern: str
 
 
 @dataclass(frozen=True)
@@ -66,13 +59,12 @@ OPENCV_TRACKERS: Mapping[str, OpenCVTracker] = {
     "mil": OpenCVTracker("MIL (Babenko et al., CVPR 2009)", "MIL", smallest=10),  # never returns from very small ones
     "nanotrack": OpenCVTracker(
         "NanoTrack v2", "Nano", since="4.7", parameters=_nanotrack,
-        models=(Model("nanotrack_backbone_sim.onnx", "*nanotrack*backbone*.onnx"),
-                Model("nanotrack_head_sim.onnx", "*nanotrack*head*.onnx")),
+        models=NANOTRACK,
         page="https://github.com/HonglinChu/SiamTrackers/tree/master/NanoTrack/models/nanotrackv2",
     ),
     "vittrack": OpenCVTracker(
         "VitTrack", "Vit", since="4.9", parameters=_vittrack,
-        models=(Model("object_tracking_vittrack_2023sep.onnx", "*vittrack*.onnx"),),
+        models=VITTRACK,
         page="https://github.com/opencv/opencv_zoo/tree/main/models/object_tracking_vittrack",
     ),
 }
@@ -101,12 +93,6 @@ def opencv_tracker(name: str, directory: Folder = None) -> AdaptedTracker:
     if models:
         _try_out(kind, create, models)
     return AdaptedTracker(create)
-
-
-def missing_models(name: str, directory: Folder = None) -> list[str]:
-    """Published names of the ONNX files that a tracker of OpenCV needs and that are not there."""
-    folder, kind = _folder(directory), _kind(name)
-    return [model.published for model in kind.models if not _candidates(model, folder)]
 
 
 class OpenCVConventions:
@@ -163,13 +149,8 @@ def _how_to_install(kind: OpenCVTracker) -> str:
     return f"{lacks}it comes with version {kind.since}. Install it with pip install 'opencv-python>={kind.since}'."
 
 
-def _candidates(model: Model, folder: Path) -> list[Path]:
-    exact = folder / model.published
-    return [exact] if exact.is_file() else sorted(path for path in folder.glob(model.pattern) if path.is_file())
-
-
 def _find(kind: OpenCVTracker, model: Model, folder: Path) -> Path:
-    found = _candidates(model, folder)
+    found = model.candidates(folder)
     if len(found) > 1:
         raise InputError(f"Which of {', '.join(path.name for path in found)} in {folder} is meant for {kind.title}? "
                          f"Name one of them {model.published}.")

@@ -96,6 +96,9 @@ class RTMDNetSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
+RT_MDNET = RTMDNetSettings()
+
+
 @dataclass
 class RTMDNetTarget:
     """All that is known of one target.
@@ -120,7 +123,7 @@ class RTMDNetTarget:
 class RTMDNetTracker:
     """The engine; see `tracker_ar.prediction.BaseTracker`. seed: of everything random, the same for every target."""
 
-    def __init__(self, runner: Runner, settings: RTMDNetSettings = RTMDNetSettings(), seed: int = 0) -> None:
+    def __init__(self, runner: Runner, settings: RTMDNetSettings = RT_MDNET, seed: int = 0) -> None:
         """runner: of an `MDNet`."""
         self.runner = runner
         self.settings = settings

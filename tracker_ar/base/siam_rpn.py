@@ -45,6 +45,9 @@ class SiamRPNSettings:
     blue_first: bool = True
 
 
+SIAM_RPN = SiamRPNSettings()
+
+
 @dataclass
 class SiamRPNTarget:
     """All that is known of one target.
@@ -77,8 +80,8 @@ class Choice:
 class SiamRPNTracker:
     """The engine; see `tracker_ar.prediction.BaseTracker`."""
 
-    def __init__(self, runner: Runner, settings: SiamRPNSettings = SiamRPNSettings()) -> None:
-        """runner: of a `SiamRPN`."""
+    def __init__(self, runner: Runner, settings: SiamRPNSettings = SIAM_RPN, seed: int = 0) -> None:
+        """runner: of a `SiamRPN`. seed: as of every base tracker; nothing here is random."""
         self.runner = runner
         self.settings = settings
         self._anchors = anchors(settings)
