@@ -143,7 +143,10 @@ class AlphaRefineTracker:
         sure = [result.score is None or result.score >= self.profile.confident_score for result in found]
         refined: Sequence[Refinement | None] = [None] * len(targets)
         if self.refiner is not None:
-            refined = self.refiner.refine(frame, [target.refiner for target in targets], boxes, sure)
+            given = boxes
+            if self.profile.feedback == "refined":  # the scripts that feed it back hand the base box over as it is
+                given = [_usable(result.box, box, frame) for result, box in zip(found, boxes)]
+            refined = self.refiner.refine(frame, [target.refiner for target in targets], given, sure)
         predictions = []
         for target, result, box, refinement in zip(targets, found, boxes, refined):
             prediction = self._prediction(frame, result, box, refinement)
@@ -239,6 +242,12 @@ class AlphaRefineTracker:
 def are_several(region: Region | list[Region]) -> bool:
     """Whether this is a list of regions: a list or tuple whose entries are not numbers."""
     return isinstance(region, (list, tuple)) and (not region or np.ndim(region[0]) > 0)
+
+
+def _usable(box: np.ndarray, clipped: np.ndarray, frame: Frame) -> np.ndarray:
+    """The box itself, (4,) x, y, w, h, unless it is not finite, without a size or far larger than the frame."""
+    sane = bool(np.isfinite(box).all()) and min(box[2:]) >= 1 and max(box[2:]) <= 2 * max(frame.size)
+    return np.asarray(box, dtype=np.float64) if sane else clipped
 
 
 def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
