@@ -62,7 +62,7 @@ def test_library_finds_objects_regions_and_splits(tmp_path: Path) -> None:
         (lambda folder: (folder / "index.json").unlink(), "index.json: not found"),
         (lambda folder: (folder / "index.json").write_text("{"), "not a JSON list"),
         (lambda folder: (folder / "index.json").write_text("[]"), "empty"),
-        (lambda folder: next((folder / "images").glob("*.jpg")).write_bytes(b"no"), "not a readable image"),
+        (lambda folder: next((folder / "images").glob("*.jpg")).write_bytes(b"no"), "damaged, or not an image"),
         (lambda folder: [path.unlink() for path in (folder / "masks").iterdir()], "no object"),
     ],
 )
