@@ -176,7 +176,7 @@ def overlaps(follow, frames: int = 6) -> list[float]:
     for number, (_, one) in enumerate(follow(large(0), map(large, range(1, frames)), 4 * np.array(BOX)), 1):
         true = np.zeros(large(0).shape[:2], bool)
         true[48:80, 40 + 8 * number : 88 + 8 * number] = True
-        found.append(((true & (one.mask > 0)).sum() / (true | (one.mask > 0)).sum()))
+        found.append((true & (one.mask > 0)).sum() / (true | (one.mask > 0)).sum())
     assert len(found) == frames - 1
     return found
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from test_doctor import named, write_lite
-from tracker_ar.doctor import handshake
+
 from tracker_ar.commands import doctor as command
+from tracker_ar.doctor import handshake
 from tracker_ar.doctor.report import FAILED, OK, WARNING
 from tracker_ar.doctor.workspace import find_tracker, workspace
 from tracker_ar.run_lengths import encode_mask_line

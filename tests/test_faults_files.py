@@ -18,8 +18,8 @@ import torch
 from video_fixtures import box_option, write_images
 
 from tracker_ar import cli
-from tracker_ar.weights.store import write_checkpoint
 from tracker_ar.errors import CheckpointError
+from tracker_ar.weights.store import write_checkpoint
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and limits")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tracker_ar.base.opencv import OPENCV_TRACKERS, OpenCVConventions, opencv_tracker
-from tracker_ar.zoo import BASES
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
+from tracker_ar.zoo import BASES
 
 START = np.array([30.0, 30, 20, 20])
 NANO, VIT = ([model.published for model in OPENCV_TRACKERS[name].models] for name in ("nanotrack", "vittrack"))

@@ -14,10 +14,11 @@ from tracker_ar.data.datasets.davis import DAVIS
 from tracker_ar.data.datasets.got10k import GOT10k
 from tracker_ar.data.datasets.lasot import LaSOT
 from tracker_ar.data.datasets.saliency import Saliency
-from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
-from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.mixture import FrameSampling, Mixture, choose_frames
+from tracker_ar.data.synthetic.dataset import SyntheticVideos
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.data.training_samples import (
     Augmentation,
     MixedPairs,
@@ -26,7 +27,6 @@ from tracker_ar.data.training_samples import (
     SyntheticSource,
     jittered_box,
 )
-from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask, box_iou
 

@@ -16,15 +16,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tracker_ar import cli
+from tracker_ar import cli, zoo
 from tracker_ar.errors import DataError, EvaluationError, InputError
+from tracker_ar.prediction import Prediction
 from tracker_ar.speed import ceilings
 from tracker_ar.speed import measure as speed
-from tracker_ar.speed.summary import Measurements, Work, format_report, summarize
 from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter
 from tracker_ar.speed.start import Start, build, measure_start, peak_memory
-from tracker_ar.prediction import Prediction
-from tracker_ar import zoo
+from tracker_ar.speed.summary import Measurements, Work, format_report, summarize
 from tracker_ar.trace import listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.zoo import build_tracker

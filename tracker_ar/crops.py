@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -96,7 +96,7 @@ def normalize(patch: torch.Tensor) -> torch.Tensor:
     return patch.mul(gain).sub_(offset)
 
 
-@lru_cache(maxsize=None)
+@cache
 @torch.inference_mode(False)  # made while tracking it must still serve for training
 def _normalization(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     # Kept, since a GPU would have to be waited for while they are copied to it.

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from tracker_ar.errors import InputError
-from tracker_ar.geometry import box_from_mask, mask_from_box
-from tracker_ar.geometry import region_box
-from tracker_ar.tracker import Prediction
 from tracker_ar.commands import track as command
+from tracker_ar.errors import InputError
+from tracker_ar.geometry import box_from_mask, mask_from_box, region_box
+from tracker_ar.tracker import Prediction
 
 HEIGHT, WIDTH = 48, 64
 STEP = 2  # pixels that the target moves to the right, frame by frame

@@ -14,8 +14,8 @@ import numpy as np
 from tracker_ar.base.adapted import AdaptedTracker
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import clip_box
-from tracker_ar.quiet import quiet_opencv
 from tracker_ar.places import checkpoint_dir
+from tracker_ar.quiet import quiet_opencv
 from tracker_ar.weights.onnx import NANOTRACK, VITTRACK, Model
 
 Folder = str | PathLike[str] | None

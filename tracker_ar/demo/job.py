@@ -19,8 +19,8 @@ from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
 from tracker_ar.prediction import Tracker
-from tracker_ar.video.follow import TrackedFrame, follow
 from tracker_ar.run_lengths import coco_rle
+from tracker_ar.video.follow import TrackedFrame, follow
 from tracker_ar.video.results import ResultsFolder
 from tracker_ar.video.sources import Frame
 

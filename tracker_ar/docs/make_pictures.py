@@ -19,15 +19,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from tracker_ar.commands.report import write_page
+from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.data.synthetic.procedural import LENGTH, write_made_sequences
 from tracker_ar.evaluate.vot_toolkit import load_workspace
-from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference, explain_frame, start
-from tracker_ar.commands.report import write_page
 from tracker_ar.places import DOCUMENTS
-from tracker_ar.zoo import build_tracker
 from tracker_ar.video.overlay import paint
+from tracker_ar.zoo import build_tracker
 
 PICTURES = DOCUMENTS / "pictures"
 SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the look-alike

@@ -23,12 +23,12 @@ from vot.region import RegionType
 
 from tracker_ar.base.opencv import opencv_tracker
 from tracker_ar.base.static import StaticTracker
+from tracker_ar.data.datasets.vot_layout import SequenceInfo, inspect_sequence, read_list
 from tracker_ar.errors import DataError
-from tracker_ar.images import read_image
 from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.vot_workspace import listed_sequences
-from tracker_ar.data.datasets.vot_layout import SequenceInfo, inspect_sequence, read_list
 from tracker_ar.geometry import Region, box_from_mask
+from tracker_ar.images import read_image
 from tracker_ar.prediction import Prediction
 from tracker_ar.tracker import AlphaRefineTracker
 

@@ -8,7 +8,7 @@ aligned corners, and the convolution of its result; maps are worked on with chan
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ def _columns(matrix: Tensor, lines: Tensor) -> Tensor:
     return large.view(count, height, -1, channels).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=None)  # a CUDA graph reads them where they lie: none may ever go
+@cache  # a CUDA graph reads them where they lie: none may ever go
 @torch.inference_mode(False)  # made while tracking it must still serve for training
 def _matrix(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(to, from): a line of cells to its enlarged line."""
@@ -80,7 +80,7 @@ def _matrix(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     return matrix.to(device, dtype).contiguous()
 
 
-@lru_cache(maxsize=None)
+@cache
 @torch.inference_mode(False)
 def _shifted(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(to, 3 * from): what each of three taps along the enlarged line reads, zeros beyond its ends."""

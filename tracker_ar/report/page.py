@@ -9,8 +9,8 @@ from importlib import resources
 
 import numpy as np
 
-from tracker_ar.report import figures
 from tracker_ar.evaluate.results import ExperimentResults, Measure, Results
+from tracker_ar.report import figures
 from tracker_ar.report.sheets import Sheet
 
 

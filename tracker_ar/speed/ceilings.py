@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F
 
 
-
 @dataclass(frozen=True)
 class Sizes:
     """How large the measured operations are: `channels` of a square 3 x 3 convolution over `batch` maps of

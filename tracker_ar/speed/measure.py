@@ -22,18 +22,18 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
 from tracker_ar import __version__
-from tracker_ar.errors import DataError, InputError
-from tracker_ar.evaluate.scores import read_frames
-from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
-from tracker_ar.evaluate.metrics import region_similarity
-from tracker_ar.data.synthetic.procedural import write_made_sequences
-from tracker_ar.speed.summary import Measurements, Work
-from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter, clock
-from tracker_ar.speed.start import Start, build, measure_start
 from tracker_ar.data.datasets.vot_layout import inspect_sequence
+from tracker_ar.data.synthetic.procedural import write_made_sequences
+from tracker_ar.errors import DataError, InputError
+from tracker_ar.evaluate.metrics import region_similarity
+from tracker_ar.evaluate.scores import read_frames
+from tracker_ar.geometry import Region
 from tracker_ar.ops.convolution import can_pack
 from tracker_ar.prediction import Prediction
-from tracker_ar.geometry import Region
+from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
+from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter, clock
+from tracker_ar.speed.start import Start, build, measure_start
+from tracker_ar.speed.summary import Measurements, Work
 from tracker_ar.trace import Listener, listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.video.sources import open_source

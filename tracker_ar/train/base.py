@@ -22,8 +22,8 @@ from tracker_ar.train.batches import (
 from tracker_ar.train.distribution import Share
 from tracker_ar.train.labels import box_proposals, gaussian_labels
 from tracker_ar.train.losses import hinge_score_loss, kl_box_loss
-from tracker_ar.train.rendered import PackedSequences, sequence_batch
 from tracker_ar.train.recipes import BaseRecipe, Schedule
+from tracker_ar.train.rendered import PackedSequences, sequence_batch
 
 _VALIDATION_BATCHES = 10
 _HIT_CELLS = 1.5

@@ -133,7 +133,7 @@ def _check_shapes(found: Shapes, expected: Shapes, slot: Slot | None = None) -> 
             raise CheckpointError(f"{quote(key)} should have the shape {shape}, but has {found[key]}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a network, from the network itself; none where there is no such network (yet)."""
     from torch.overrides import TorchFunctionMode
