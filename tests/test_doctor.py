@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doctor_rows import named, write_lite
 
 from tracker_ar import zoo
 from tracker_ar.doctor import installation, machine, report
@@ -17,10 +18,6 @@ from tracker_ar.doctor.report import FAILED, OK, WARNING, Row, examine
 from tracker_ar.weights.store import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def named(found: Iterable[Row], name: str) -> Row:
-    return {row.name: row for row in found}[name]
 
 
 # ---- the report
@@ -186,11 +183,6 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     row = machine.gpu()
     assert row.state == WARNING and "driver" in row.cause and "nvidia-smi" in row.cure
-
-
-def write_lite(folder: Path) -> None:
-    for slot in zoo.slots_of("lite"):
-        write_checkpoint(folder / slot.file_name, {"weight": torch.ones(3)}, slot.kind)
 
 
 def write_card(folder: Path, **changed: str) -> None:

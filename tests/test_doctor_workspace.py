@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_doctor import named, write_lite
+from doctor_rows import named, write_lite
 
 from tracker_ar.commands import doctor as command
 from tracker_ar.doctor import handshake

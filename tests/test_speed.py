@@ -31,7 +31,8 @@ from tracker_ar.zoo import build_tracker
 LITE = zoo.profile("lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
-SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND), refiner=replace(LITE.refiner, input_size=128))
+SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND),
+                refiner=replace(LITE.refiner, input_size=128))
 TINY_SIZES = ceilings.Sizes(batch=1, channels=4, side=8, rows=16, megabytes=1, repeats=2)
 START = Start("lite", "cpu", random_weights=True)
 START_FIGURES = {"process": 1.5, "import": 1.0, "build": 0.25, "first initialisation": 0.5,
