@@ -36,8 +36,8 @@ class Part:
     title: as in its paper. engine: import path 'module:class' of the engine, made as `Engine(*runners, settings)`, a
     base tracker with `seed=`; of an engine without weights, as `Engine(*arguments)`. settings: import path
     'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. packages: of which one
-    must be installed. models: ONNX files that users bring. scores: published, alone. minimum_side: of the boxes of a base tracker (see `Profile`). feedback:
-    of a refiner, which box its authors gave back to the base tracker.
+    must be installed. models: ONNX files that users bring. scores: published, alone. minimum_side: of the boxes of a
+    base tracker (see `Profile`). feedback: of a refiner, which box its authors gave back to the base tracker.
     """
 
     title: str
@@ -59,7 +59,8 @@ class Part:
     @property
     def needs(self) -> list[str]:
         """The files and packages that it needs."""
-        return [*(slot.file_name for slot in self.slots), *(model.published for model in self.models), *self.packages[:1]]
+        files = [*(slot.file_name for slot in self.slots), *(model.published for model in self.models)]
+        return files + list(self.packages[:1])
 
     def lacks(self, directory: Folder = None) -> list[str]:
         """Those of `needs` that are not installed, or not as they should be."""
@@ -79,10 +80,10 @@ BASES: Mapping[str, Part] = {
                    scores="VOT2018 EAO 0.440, LaSOT 56.9, TrackingNet 74.0, OTB 68.4"),
     "dimp18": Part("DiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_18", ("dimp18",),
                    scores="VOT2018 EAO 0.402, LaSOT 53.5, TrackingNet 72.3, OTB 66.0"),
-    "prdimp50": Part("PrDiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_50", ("prdimp50",),
-                     scores="VOT2018 EAO 0.442, LaSOT 59.8, TrackingNet 75.8, OTB 69.6"),
-    "prdimp18": Part("PrDiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_18", ("prdimp18",),
-                     scores="VOT2018 EAO 0.385, LaSOT 56.4, TrackingNet 75.0, OTB 68.0"),
+    "prdimp50": Part("PrDiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_50",
+                     ("prdimp50",), scores="VOT2018 EAO 0.442, LaSOT 59.8, TrackingNet 75.8, OTB 69.6"),
+    "prdimp18": Part("PrDiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_18",
+                     ("prdimp18",), scores="VOT2018 EAO 0.385, LaSOT 56.4, TrackingNet 75.0, OTB 68.0"),
     "atom": Part("ATOM", "tracker_ar.base.atom:ATOMTracker", "tracker_ar.base.settings:ATOM", ("atom",),
                  scores="VOT2018 EAO 0.401, LaSOT 51.5, TrackingNet 70.3, OTB 66.3"),
     "siamrpn++": Part("SiamRPN++", "tracker_ar.base.siam_rpn:SiamRPNTracker", "tracker_ar.base.siam_rpn:SIAM_RPN",
@@ -94,8 +95,10 @@ BASES: Mapping[str, Part] = {
     "csrt": Part("CSRT of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("csrt",), packages=_CONTRIB),
     "kcf": Part("KCF of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("kcf",), packages=_CONTRIB),
     "mil": Part("MIL of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("mil",)),
-    "nanotrack": Part("NanoTrack v2 of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("nanotrack",), models=NANOTRACK),
-    "vittrack": Part("VitTrack of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("vittrack",), models=VITTRACK),
+    "nanotrack": Part("NanoTrack v2 of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("nanotrack",),
+                      models=NANOTRACK),
+    "vittrack": Part("VitTrack of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("vittrack",),
+                     models=VITTRACK),
     "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker", minimum_side=1.0),
 }
 REFINERS: Mapping[str, Part] = {

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _report(scores: list[SequenceScores], out: Path) -> None:
 
 
 def _measure_all(
-    trackers: dict[str, Tracker],
+    trackers: Mapping[str, Tracker],
     infos: list[SequenceInfo],
     scores: list[SequenceScores],
     out: Path,
@@ -165,7 +166,8 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
                         help="also a frame with so many targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
                         help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
+                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks "
+                             "agree")
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
                         help="where the results go; earlier ones there are replaced (default: %(default)s)")

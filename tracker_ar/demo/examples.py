@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import cv2
 
@@ -45,7 +45,7 @@ def open_example(name: str) -> Clip:
     image, mask = render(scene, 0)
     box = tuple(float(value) for value in box_from_mask(mask))
 
-    def frames(start: int) -> Iterator[Frame]:
+    def frames(start: int) -> Generator[Frame, None, None]:
         for number in range(start, LENGTH + 1):
             yield Frame(number, "", render(scene, number - 1)[0])
 

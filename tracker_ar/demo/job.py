@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from tracker_ar.atomic import replacement
-from tracker_ar.demo.clips import Clip
+from tracker_ar.demo.clips import NOTHING_YET, Clip
 from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
 from tracker_ar.prediction import Tracker
@@ -123,13 +123,13 @@ class Job:
             problem = problem or self._in_words(error)
         return results.frames if results else 0, problem
 
-    def _paced(self, frames: Iterator[Frame | None]) -> Iterator[Frame]:
+    def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """The frames, held back while paused, until the job is finished."""
         for frame in frames:
             self._running.wait()
             if self._finishing:
                 return
-            if frame is not None:
+            if frame is not NOTHING_YET:
                 yield frame
 
     def _save(self, results: ResultsFolder | None) -> None:

@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracker_ar.doctor.report import Row, failed, ok, warning
 from tracker_ar.doctor.workspace import Launch
 from tracker_ar.geometry import place_mask
+
+if TYPE_CHECKING:
+    import trax
 
 FRAMES = 12  # after the first
 FPS = 20.0
@@ -102,6 +106,7 @@ def _talk(session: Session, process: subprocess.Popen, images: list[Path], masks
 
     client = None
     try:
+        assert process.stdin is not None and process.stdout is not None
         streams = (process.stdin.fileno(), process.stdout.fileno())
         client = Client(stream=streams, log=session.log.append)
         session.hello_seconds, session.profile = time.monotonic() - started, client.get("profile")
@@ -137,7 +142,7 @@ def _image(path: Path) -> dict[str, object]:
     return {"color": FileImage.create(str(path))}
 
 
-def _overlap(region: object, truth: np.ndarray) -> list[float]:
+def _overlap(region: trax.Region, truth: np.ndarray) -> list[float]:
     import trax
 
     if region.type != trax.Region.MASK:
@@ -191,6 +196,7 @@ def _end(process: subprocess.Popen, talk: threading.Thread) -> str:
     talk.join(_GRACE)  # its pipe has no writer any more
     if talk.is_alive() or os.name == "nt":  # Windows cannot look into a pipe without waiting
         return ""
+    assert process.stdin is not None and process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)  # something may have left the group and hold the pipe
     rest = process.stdout.read(_REST) or b""
     process.stdin.close()

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from vot.dataset import load_sequence
@@ -29,7 +29,7 @@ from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.vot_workspace import listed_sequences
 from tracker_ar.geometry import Region, box_from_mask
 from tracker_ar.images import read_image
-from tracker_ar.prediction import Prediction
+from tracker_ar.prediction import Prediction, single
 from tracker_ar.tracker import AlphaRefineTracker
 
 NO_BOX = np.full(4, np.nan)
@@ -39,9 +39,9 @@ COMPARISONS = ("csrt", "csrt+refiner", "kcf", "kcf+refiner", "static")
 class Tracker(Protocol):
     """What is measured; `tracker_ar.AlphaRefineTracker` is one."""
 
-    def initialize(self, image: np.ndarray, region: Region) -> None: ...
+    def initialize(self, image: np.ndarray, region: Region) -> Any: ...
 
-    def track(self, image: np.ndarray) -> Prediction: ...
+    def track(self, image: np.ndarray) -> Prediction | list[Prediction]: ...
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ def measure(
         if index == 0:
             prediction = _start(tracker, image, truth, info)
         else:
-            prediction = tracker.track(image)
-        known = info.has_masks and truth.mask is not None
-        similarities.append(metrics.region_similarity(prediction.mask, truth.mask) if known else np.nan)
-        contours.append(metrics.contour_accuracy(prediction.mask, truth.mask) if known else np.nan)
+            prediction = single(tracker.track(image))
+        true_mask = truth.mask if info.has_masks else None
+        similarities.append(np.nan if true_mask is None else metrics.region_similarity(prediction.mask, true_mask))
+        contours.append(np.nan if true_mask is None else metrics.contour_accuracy(prediction.mask, true_mask))
         boxes.append(box_from_mask(prediction.mask) if prediction.mask.any() else prediction.box)
         reported.append(prediction.box)
         true_boxes.append(truth.box)
@@ -205,8 +205,8 @@ def comparison_tracker(name: str, tracker: AlphaRefineTracker) -> AlphaRefineTra
     """A tracker to compare `tracker` with, one of COMPARISONS.
 
     'static', a box that never moves; OpenCV's 'csrt' or 'kcf', whose box is their mask; or 'csrt+refiner' or
-    'kcf+refiner', the same with the refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one that
-    is asked for.
+    'kcf+refiner', the same with the refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one
+    that is asked for.
     """
     base, _, refined = name.partition("+")
     engine = StaticTracker() if base == "static" else opencv_tracker(base)

@@ -68,8 +68,8 @@ BRANCH_REFINER_50 = BranchRefinerConfig(
 class Branches:
     """What the branches say of N search crops, for training.
 
-    deltas: (N, 4) of the box branch, or None. corners: (N, 4) x1, y1, x2, y2 in pixels of the crop. logits: of the mask,
-    (N, 1, S, S).
+    deltas: (N, 4) of the box branch, or None. corners: (N, 4) x1, y1, x2, y2 in pixels of the crop. logits: of the
+    mask, (N, 1, S, S).
     """
 
     deltas: Tensor | None

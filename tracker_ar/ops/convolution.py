@@ -35,9 +35,9 @@ def convolve_part(
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
-    It calls the operators of torch's own compiler, with pre-packed weights and a fused ReLU. Weights are packed for single
-    images of the first one's size; any other batch goes through the plain operator, since a layout can be many times
-    slower for another size.
+    It calls the operators of torch's own compiler, with pre-packed weights and a fused ReLU. Weights are packed for
+    single images of the first one's size; any other batch goes through the plain operator, since a layout can be many
+    times slower for another size.
     """
 
     def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:

@@ -8,7 +8,7 @@ aligned corners, and the convolution of its result; maps are worked on with chan
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn

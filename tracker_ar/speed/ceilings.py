@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -69,8 +70,8 @@ def _convolution_rate(device: torch.device, dtype: torch.dtype, sizes: Sizes) ->
     operations = 2 * 9 * images.numel() * sizes.channels
     seconds = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        inputs, weights = images.to(memory_format=layout), weight.to(memory_format=layout)
-        seconds.append(_fastest_run(lambda: F.conv2d(inputs, weights, padding=1), device, sizes.repeats))
+        convolve = partial(F.conv2d, images.to(memory_format=layout), weight.to(memory_format=layout), padding=1)
+        seconds.append(_fastest_run(convolve, device, sizes.repeats))
     return operations / min(seconds)
 
 

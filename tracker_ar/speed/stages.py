@@ -6,7 +6,7 @@ What a stage spends is its own: stages inside it are counted for themselves, so 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -41,7 +41,7 @@ class StageMeter:
         self._read = read
         self._open: list[str] = []
         self._charged = 0.0
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -59,7 +59,7 @@ class StageMeter:
 
     def take(self) -> dict[str, float]:
         """What was spent in every stage that ran since the last call."""
-        spent, self._spent = dict(self._spent), Counter()
+        spent, self._spent = dict(self._spent), defaultdict(float)
         return spent
 
     def _charge(self) -> None:

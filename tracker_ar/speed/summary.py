@@ -38,8 +38,9 @@ class Work:
 @dataclass(frozen=True)
 class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
-    FLOP/s and bytes/s. start: see `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
-    that was asked for; there may be one to compare with, and then mask_overlaps, see `time_frames`."""
+    FLOP/s and bytes/s. start: see `measure_start`. targets: of frames by their number of targets. The first name in
+    `frames` is the tracker that was asked for; there may be one to compare with, and then mask_overlaps, see
+    `time_frames`."""
 
     settings: dict[str, Any]
     initialisations: dict[str, list[float]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class BaseTask:
         return classification + self.recipe.box_weight * box_loss, parts
 
     def _batch(
-        self, source: SequenceSource, seeds: list[tuple[int, ...]], generator: torch.Generator
+        self, source: SequenceSource, seeds: Sequence[tuple[int, ...]], generator: torch.Generator
     ) -> SequenceBatch | PackedSequences:
         def propose(boxes: Tensor) -> tuple[Tensor, ...]:
             test_boxes = boxes[self.recipe.train_frames :].flatten(0, 1)

@@ -130,7 +130,9 @@ class Trainer:
         self.place = place
         self.save_every = save_every
         self.validate_every = validate_every
-        self.network = task.network.to(place.device, memory_format=torch.channels_last)
+        self.network = task.network.to(
+            place.device, memory_format=torch.channels_last
+        )
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         groups = [{"scale": 1.0, **group} for group in task.parameter_groups()]
         rate = task.schedule.learning_rate

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Source:
     name: str
     fps: float
     length: int | None
-    frames: Iterator[Frame]
+    frames: Generator[Frame, None, None]
 
 
 def open_source(place: str, start: int = 1, end: int | None = None) -> Source:
@@ -135,7 +135,7 @@ def _open_video(path: Path, start: int, end: int | None) -> Source:
     return Source(path.stem, _fps(capture), length, _video_frames(capture, start, end, total or 0))
 
 
-def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total: int) -> Iterator[Frame]:
+def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total: int) -> Generator[Frame, None, None]:
     """A failure to grab is the end of the video, or a damaged frame if good ones follow before `total`."""
     given = number = 0
     with _released(capture):
@@ -190,7 +190,7 @@ def _open_camera(index: int, start: int, end: int | None) -> Source:
 
 def _camera_frames(
     capture: cv2.VideoCapture, index: int, start: int, end: int | None
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     number = failures = 0
     with _released(capture):
         while end is None or number < end:
