@@ -2,7 +2,7 @@
 
 Both trackers run on the CPU in one process, in turn on each frame, with the same weights (the recipe of the
 parity tests, so no download), the same random draws, and the same state before every frame: with such weights
-a free run is chaotic. Prints milliseconds a frame and a stage, the ratio, and how far boxes and masks agree;
+a free run is chaotic. Prints ms per frame and per stage, the ratio, and how far boxes and masks agree;
 exits with 1 when they do not. The authors' code is not part of this project: fetch its branch `vot2020` and
 name its folder.
 

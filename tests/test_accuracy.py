@@ -32,7 +32,7 @@ SPEED = 2
 
 
 def true_mask(frame: int) -> np.ndarray:
-    """A square of 20 pixels that moves 2 pixels a frame to the right."""
+    """A square of 20 pixels that moves 2 pixels per frame to the right."""
     return mask_from_box([10 + SPEED * frame, 14, 20, 20], (HEIGHT, WIDTH))
 
 

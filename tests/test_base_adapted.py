@@ -114,7 +114,7 @@ def test_trackers_of_opencv_get_bgr_images_and_whole_pixels_in_the_image() -> No
     assert seen[0][1] == (0, 15, 15, 20) and all(type(value) is int for value in seen[0][1])
 
 
-def test_trackers_that_are_not_installed_name_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_that_are_not_installed_name_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "TrackerCSRT", raising=False)
     with pytest.raises(InputError, match=rf"no CSRT.*opencv-contrib-python=={cv2.__version__}"):
         opencv_tracker("csrt")

@@ -167,7 +167,7 @@ def test_workspaces_that_cannot_be_written(arguments: list[str], capsys: pytest.
     assert "/proc/alpharefine" in said and "choose another folder" in said and "Traceback" not in said
 
 
-def test_made_sequences_on_a_full_disk(tmp_path: Path) -> None:
+def test_synthetic_sequences_on_a_full_disk(tmp_path: Path) -> None:
     """Half a sequence is not listed, so that nobody evaluates on it, and the next run completes it."""
     program = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
                "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"

@@ -98,8 +98,8 @@ def test_sets_are_drawn_by_weight(tmp_path: Path) -> None:
     for _ in range(200):
         mixture.draw(rng, PAIR)
     # Its second object is in too few frames, so YouTube-VOS is asked a little more often.
-    share = drawn.count("ECSSD") / len(drawn)
-    assert 0.6 < share < 0.85
+    fraction = drawn.count("ECSSD") / len(drawn)
+    assert 0.6 < fraction < 0.85
 
 
 def test_mixtures_that_cannot_be_drawn_from_are_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def write_images(folder: Path, frames: int = 6) -> Path:
 
 
 def write_video(path: Path, frames: int = 6) -> Path:
-    """The same frames as a Motion JPEG video at 12 frames a second."""
+    """The same frames as a Motion JPEG video at 12 fps."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (WIDTH, HEIGHT))
     for frame in range(frames):
         writer.write(cv2.cvtColor(picture(frame), cv2.COLOR_RGB2BGR))
@@ -46,9 +46,9 @@ def write_video(path: Path, frames: int = 6) -> Path:
 
 
 class MovingBox:
-    """Stands for AlphaRefineTracker: the box of the first frame, moved by STEP pixels a frame.
+    """Stands for AlphaRefineTracker: the box of the first frame, moved by STEP pixels per frame.
 
-    Its scores are `first_score` less 0.1 a frame. Refuses frames of another size, as the tracker does.
+    Its scores are `first_score` less 0.1 per frame. Refuses frames of another size, as the tracker does.
     """
 
     profile = SimpleNamespace(name="lite", minimum_side=10.0)

@@ -148,7 +148,7 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``benchmark speed``."""
     parser.add_argument("frames_from", nargs="?", metavar="FRAMES",
                         help="a VOT-layout sequence, or a folder of images or a video with --box "
-                             f"(default: a made one, {speed.MADE_SIZE[0]} x {speed.MADE_SIZE[1]})")
+                             f"(default: a synthetic one, {speed.SYNTHETIC_SIZE[0]} x {speed.SYNTHETIC_SIZE[1]})")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
                         help="the target in the first image, pixels; not for a VOT-layout sequence")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Track up to the frame, write the pictures, print the numbers.
 
-    Raises InputError, DataError and CheckpointError with cause and cure.
+    Raises InputError, DataError and CheckpointError with cause and fix.
     """
     if args.frame <= args.start:
         raise InputError(f"--frame {args.frame} is not after --start {args.start}: the first frame only "

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
 
     Returns 0, 130 after Ctrl-C or SIGTERM, 1 when the video had to be left out.
     build: makes the tracker, `build_tracker` if None. Raises InputError, DataError and
-    CheckpointError with cause and cure; what was tracked until then is kept unless writing it failed.
+    CheckpointError with cause and fix; what was tracked until then is kept unless writing it failed.
     """
     if not args.targets and not args.select:
         raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")

@@ -152,7 +152,7 @@ def _clip(kind: str, place: Path, limits: Limits, announced: int | None) -> Clip
 
 
 def _first_frame(open_frames: Callable[[int], Source], start: int) -> tuple[np.ndarray, int | None, float]:
-    """Frame `start`, how many there are from it on, and the frames a second."""
+    """Frame `start`, how many there are from it on, and the fps."""
     source = open_frames(start)
     with contextlib.closing(source.frames):
         first = next(source.frames, None)

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import cv2
 
-from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, made_scenes, render
+from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, render, synthetic_scenes
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.limits import Refused
 from tracker_ar.geometry import box_from_mask
@@ -24,7 +24,7 @@ WORDS = {
 
 @functools.cache
 def _scenes() -> dict[str, Scene]:
-    return {scene.name: scene for scene in made_scenes()}
+    return {scene.name: scene for scene in synthetic_scenes()}
 
 
 def descriptions() -> list[dict[str, str]]:

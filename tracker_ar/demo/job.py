@@ -170,7 +170,7 @@ def preview_path(folder: Path, number: int) -> Path:
 
 
 def _frame_message(frame: TrackedFrame) -> dict:
-    """milliseconds: for finding all targets. mask: COCO's uncompressed run-length form."""
+    """milliseconds: for finding all targets. mask: uncompressed COCO RLE."""
     targets = [
         {"box": [round(float(value), 2) for value in prediction.box], "score": round(prediction.score, 4),
          "mask": coco_rle(prediction.mask)}

@@ -38,8 +38,8 @@ def _pack(module: nn.Module) -> None:
     for (name, child), next_child in zip(children, following):
         if not (isinstance(child, nn.Conv2d) and can_pack(child)):
             continue
-        rectify = isinstance(module, nn.Sequential) and isinstance(next_child, nn.ReLU)
-        setattr(module, name, PackedConvolution(child, rectify))
-        if rectify:
+        relu = isinstance(module, nn.Sequential) and isinstance(next_child, nn.ReLU)
+        setattr(module, name, PackedConvolution(child, relu))
+        if relu:
             position = next(key for key, other in module.named_children() if other is next_child)
             setattr(module, position, nn.Identity())

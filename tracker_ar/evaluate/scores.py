@@ -58,7 +58,7 @@ class Measures:
 
     j, f: region similarity and contour accuracy with recall and decay (DAVIS). success: AUC (OTB). precision:
     at 20 pixels (OTB). normalised_precision_at_20: at 0.20 of the target's size, as published tables of TrackingNet
-    and LaSOT. normalised_precision_auc: the mean over 0..0.5 (TrackingNet's paper). tracked: share of the frames
+    and LaSOT. normalised_precision_auc: the mean over 0..0.5 (TrackingNet's paper). tracked: fraction of the frames
     after the first with an overlap of the boxes over 0.1. reported_success: AUC of the boxes that the tracker
     reports beside its masks, which tells a weak base tracker from weak masks.
     """
@@ -79,7 +79,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Curves:
-    """Shares of frames over the thresholds of `metrics`: (21,), (51,) and (51,), 0..1."""
+    """Fractions of frames over the thresholds of `metrics`: (21,), (51,) and (51,), 0..1."""
 
     success: np.ndarray
     precision: np.ndarray
@@ -157,7 +157,7 @@ def measure(
         precision=float(curves.precision[metrics.PRECISION_PIXELS]),
         normalised_precision_at_20=metrics.normalised_precision_at_20(curves.normalised_precision),
         normalised_precision_auc=float(curves.normalised_precision.mean()),
-        tracked=metrics.share_tracked(overlaps[1:]),
+        tracked=metrics.fraction_tracked(overlaps[1:]),
         reported_success=float(metrics.success_curve(metrics.box_overlaps(reported, true_boxes)).mean()),
     )
     return SequenceScores(name, info.path.name, info.length, info.has_masks, measures, curves)

@@ -132,9 +132,9 @@ def result(explanation: Explanation) -> np.ndarray:
     return paint(explanation.image, [explanation.prediction])
 
 
-def heat(share: float) -> tuple[int, int, int]:
+def heat(fraction: float) -> tuple[int, int, int]:
     """The colour of a number 0..1, dark to bright."""
-    red, green, blue, _ = matplotlib.colormaps["plasma"](float(np.clip(share, 0, 1)))
+    red, green, blue, _ = matplotlib.colormaps["plasma"](float(np.clip(fraction, 0, 1)))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -153,8 +153,8 @@ def _tinted(image: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 def _cell_colours(cells: int) -> np.ndarray:
     """(cells, cells, 3) uint8: red, yellow, blue and green in the corners, and what lies between them."""
-    share = np.linspace(0, 1, cells)
-    rows = np.stack((1 - share, share), axis=1)
+    fraction = np.linspace(0, 1, cells)
+    rows = np.stack((1 - fraction, fraction), axis=1)
     return np.rint(np.einsum("ya,xb,abc->yxc", rows, rows, _CORNERS.astype(float))).astype(np.uint8)
 
 

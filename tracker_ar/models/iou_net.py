@@ -33,7 +33,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, padding:
 
 
 class PooledLinear(nn.Module):
-    """A fully connected layer on pooled features, with batch normalisation and rectifier."""
+    """A fully connected layer on pooled features, with batch normalisation and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, cells: tuple[int, int]) -> None:
         super().__init__()

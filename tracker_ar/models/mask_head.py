@@ -48,7 +48,7 @@ class TargetScoreEncoder(nn.Module):
         return self.transform[2:](self._mixed(reduced, scores)), reduced
 
     def _mixed(self, reduced: Tensor, scores: Sequence[Tensor]) -> Tensor:
-        """The rectified first convolution of `transform`, of compressed features beside the scores at their resolution.
+        """The first convolution and ReLU of `transform`, of compressed features beside the scores at their resolution.
         Where scores must be enlarged, the inputs are convolved one by one."""
         mix, size = cast("nn.Conv2d", self.transform[0]), reduced.shape[-2:]
         if all(score.shape[-2] >= size[0] for score in scores):
@@ -62,7 +62,7 @@ class TargetScoreEncoder(nn.Module):
                 total = enlarged if total is None else total + enlarged
             else:
                 total = convolve_part(mix, channels, _resize(score, size), total)
-        return convolve_part(mix, slice(0, reduced.shape[1]), reduced, total, rectify=True)
+        return convolve_part(mix, slice(0, reduced.shape[1]), reduced, total, relu=True)
 
 
 class ResidualRefinement(nn.Module):

@@ -1,6 +1,6 @@
 """What a machine can do at best, measured: large convolutions, matrix products and copies.
 
-A stage of the tracker is judged by its share of these rates, which carries over between machines, as times do
+A stage of the tracker is judged by its fraction of these rates, which carries over between machines, as times do
 not.
 """
 

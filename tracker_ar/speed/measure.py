@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.data.datasets.vot_layout import inspect_sequence
-from tracker_ar.data.synthetic.procedural import write_made_sequences
+from tracker_ar.data.synthetic.procedural import write_synthetic_sequences
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.evaluate.metrics import region_similarity
 from tracker_ar.evaluate.scores import read_frames
@@ -38,7 +38,7 @@ from tracker_ar.trace import Listener, listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.video.sources import open_source
 
-MADE_SIZE = (854, 480)  # width, height of most videos of VOT
+SYNTHETIC_SIZE = (854, 480)  # width, height of most videos of VOT
 WARM_UP = 5  # frames
 INITIALISATIONS = 3
 START_FRAMES = 22  # up to the first regular update of the filter, which is the most that a frame needs
@@ -109,10 +109,10 @@ def read_clip(place: str | None, box: list[float] | None, count: int) -> Clip:
     or one that is missing."""
     if place is None:
         with tempfile.TemporaryDirectory() as temporary:
-            name = write_made_sequences(Path(temporary))[0]
+            name = write_synthetic_sequences(Path(temporary))[0]
             clip = read_clip(str(Path(temporary) / name), None, count)
-        images = [cv2.resize(image, MADE_SIZE) for image in clip.images]
-        region = cv2.resize(np.asarray(clip.region), MADE_SIZE, interpolation=cv2.INTER_NEAREST)
+        images = [cv2.resize(image, SYNTHETIC_SIZE) for image in clip.images]
+        region = cv2.resize(np.asarray(clip.region), SYNTHETIC_SIZE, interpolation=cv2.INTER_NEAREST)
         return Clip(f"{name}, enlarged", images, region)
     folder = Path(place)
     if (folder / "groundtruth.txt").is_file():

@@ -19,7 +19,7 @@ from tracker_ar.speed.ceilings import wait_for
 from tracker_ar.trace import Listener
 
 REST = "everything else"
-# Where the arithmetic of a stage is one of these, its share of that ceiling is quoted.
+# Where the arithmetic of a stage is one of these, its fraction of that ceiling is quoted.
 ARITHMETIC = {
     "base backbone": "convolution",
     "classification features": "convolution",

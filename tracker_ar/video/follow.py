@@ -22,7 +22,7 @@ class TrackedFrame:
 
     number, name: as the source has them.
     image: (H, W, 3) uint8 RGB, the last usable one where this frame is not.
-    predictions: one a target; their masks do not overlap.
+    predictions: one per target; their masks do not overlap.
     state: 'given' for the first frame, 'tracked', or 'repeated' where the frame could not be used and the
         result of the one before stands again; problem: why not.
     seconds: spent on finding the targets.

@@ -42,7 +42,7 @@ class Frame:
 class Source:
     """An open source.
 
-    name: for the names of results. fps: frames a second of a video made from it. length: how many frames
+    name: for the names of results. fps: of a video made from it. length: how many frames
     `frames` is expected to give, None where that is not known. frames: close it to let go of the device or
     file; it is empty where a video ends before its first frame.
     """
@@ -57,7 +57,7 @@ def open_source(place: str, start: int = 1, end: int | None = None) -> Source:
     """Open `place`: a path, or a camera's number where no file has that name.
 
     start, end: the first and last frame to give, counted from 1. Raises InputError for a range that cannot
-    be, DataError with cause and cure for a source that is missing or holds nothing to see.
+    be, DataError with cause and fix for a source that is missing or holds nothing to see.
     """
     if start < 1 or (end is not None and end < start):
         raise InputError(f"--start {start} and --end {end} leave no frame: frames count from 1, and the end "
@@ -87,8 +87,8 @@ def _open_folder(folder: Path, start: int, end: int | None) -> Source:
         raise DataError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
     if not files:
         endings = " ".join(sorted(IMAGE_SUFFIXES))
-        cure = f"the folder {below[0]} has some" if below else f"these endings count: {endings}"
-        raise DataError(f"{folder}: no images in this folder; {cure}.")
+        fix = f"the folder {below[0]} has some" if below else f"these endings count: {endings}"
+        raise DataError(f"{folder}: no images in this folder; {fix}.")
     chosen = files[start - 1 : end]
     if not chosen:
         raise DataError(f"{folder}: has {len(files)} images, so there is none to start with at {start}.")

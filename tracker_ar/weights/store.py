@@ -197,7 +197,7 @@ def install(paths: Iterable[str | os.PathLike], directory: str | os.PathLike | N
     """Install downloads of the authors' checkpoints: recognise by keys and shapes, check, convert, put in place.
 
     force: replace files that are there. All of `paths` are checked before the first is written. Raises
-    `CheckpointError` with cause and cure. Takes about twice the memory of one network's weights.
+    `CheckpointError` with cause and fix. Takes about twice the memory of one network's weights.
     """
     from tracker_ar.weights.containers import read_checkpoint
 
