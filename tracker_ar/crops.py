@@ -270,7 +270,8 @@ def _window(image: np.ndarray, top_left: np.ndarray, bottom_right: np.ndarray) -
         slices.append(slice(inner_start, inner_stop))
         padding += [before, missing - before]
     inner = image[tuple(slices)]
-    return cv2.copyMakeBorder(inner, *padding, cv2.BORDER_REPLICATE) if any(padding) else inner
+    top, bottom, left, right = padding
+    return cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_REPLICATE) if any(padding) else inner
 
 
 def _refiner_window(box: np.ndarray, factor: float) -> Window:

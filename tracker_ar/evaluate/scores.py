@@ -143,13 +143,14 @@ def measure(
         true_boxes.append(truth.box)
         on_frame()
 
-    overlaps = metrics.box_overlaps(boxes, true_boxes)
+    found, truths = np.array(boxes), np.array(true_boxes)
+    overlaps = metrics.box_overlaps(found, truths)
     curves = Curves(
         metrics.success_curve(overlaps),
-        metrics.precision_curve(metrics.centre_distances(boxes, true_boxes)),
-        metrics.normalised_precision_curve(metrics.normalised_distances(boxes, true_boxes)),
+        metrics.precision_curve(metrics.centre_distances(found, truths)),
+        metrics.normalised_precision_curve(metrics.normalised_distances(found, truths)),
     )
-    region, contour = metrics.davis_statistics(similarities), metrics.davis_statistics(contours)
+    region, contour = (metrics.davis_statistics(np.array(values)) for values in (similarities, contours))
     measures = Measures(
         j=region.mean, j_recall=region.recall, j_decay=region.decay,
         f=contour.mean, f_recall=contour.recall, f_decay=contour.decay,
@@ -158,7 +159,7 @@ def measure(
         normalised_precision_at_20=metrics.normalised_precision_at_20(curves.normalised_precision),
         normalised_precision_auc=float(curves.normalised_precision.mean()),
         tracked=metrics.fraction_tracked(overlaps[1:]),
-        reported_success=float(metrics.success_curve(metrics.box_overlaps(reported, true_boxes)).mean()),
+        reported_success=float(metrics.success_curve(metrics.box_overlaps(np.array(reported), truths)).mean()),
     )
     return SequenceScores(name, info.path.name, info.length, info.has_masks, measures, curves)
 

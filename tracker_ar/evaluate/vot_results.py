@@ -163,7 +163,8 @@ class _Reading:
                 if isinstance(description, toolkit.Plot):
                     self._add_curve(analysis, description, tracker.reference, np.asarray(values[index]))
                 elif isinstance(description, toolkit.Point) and description.trait == "ar":
-                    self.results.points[tracker.reference] = tuple(map(float, values[index]))
+                    robustness, accuracy = map(float, values[index])
+                    self.results.points[tracker.reference] = robustness, accuracy
 
     def _compute(
         self, analysis: Analysis, tracker: Tracker, parts: dict[str, dict[str, tuple]], known: dict[str, Any]

@@ -58,8 +58,10 @@ class PackedConvolution(nn.Conv2d):
         key = channels.start, channels.stop
         if key not in self._parts:
             bias = self.bias is not None and channels.start == 0
-            some = nn.Conv2d(channels.stop - channels.start, self.out_channels, self.kernel_size, self.stride,
-                             self.padding, self.dilation, bias=bias, device="meta")
+            names = "kernel_size", "stride", "padding", "dilation"
+            shape: dict[str, Any] = {name: getattr(self, name) for name in names}
+            count = channels.stop - channels.start
+            some = nn.Conv2d(count, self.out_channels, bias=bias, device="meta", **shape)
             some.weight = nn.Parameter(self.weight[:, channels].contiguous(memory_format=torch.channels_last), False)
             some.bias = self.bias if bias else None
             self._parts[key] = PackedConvolution(some, relu=False)
@@ -113,6 +115,6 @@ def _packing_works() -> bool:
             (fused(x, added, True), F.relu(result + added)), (fused(x, added, False), result + added),
             (fused(x), result),
         )
-        return all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
+        return all(torch.allclose(found, wanted, rtol=1e-4, atol=1e-4) for found, wanted in pairs)
     except (RuntimeError, AttributeError, TypeError):
         return False

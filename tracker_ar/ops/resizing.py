@@ -74,8 +74,9 @@ def _matrix(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     else:
         padded = torch.cat((unit[:1], unit[:1], unit, unit[-1:], unit[-1:]))
         shifted = [padded[start : start + cells] for start in range(5)]
-        before = sum(weight * taps for weight, taps in zip(QUARTER, shifted[:4]))
-        after = sum(weight * taps for weight, taps in zip(QUARTER, reversed(shifted[1:])))
+        nothing = torch.zeros_like(unit)
+        before = sum((weight * taps for weight, taps in zip(QUARTER, shifted[:4])), start=nothing)
+        after = sum((weight * taps for weight, taps in zip(QUARTER, reversed(shifted[1:]))), start=nothing)
         matrix = torch.stack((before, after), dim=1).flatten(0, 1)
     return matrix.to(device, dtype).contiguous()
 

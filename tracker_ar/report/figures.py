@@ -95,7 +95,7 @@ def frame_times(experiment: ExperimentResults, trackers: dict[str, str]) -> str:
             _histogram(axes, times, edges, colour(index))
             late = experiment.late_fraction(tracker)
             axes.text(0, 1.0, f"{trackers[tracker]}: median {np.median(times):.3g} ms, "
-                      f"{1 - late:.1%} of {times.size} frames within the limit",
+                      f"{1 - (late or 0.0):.1%} of {times.size} frames within the limit",
                       transform=axes.transAxes, va="bottom", fontsize=9.5)
             for limit in limits:
                 axes.axvline(limit, color=_LIMIT, lw=1.6)

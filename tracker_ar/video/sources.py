@@ -145,11 +145,15 @@ def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total:
                 if number >= total:
                     return
                 continue
-            decoded, image = capture.retrieve() if number >= start else (False, None)
+            image = _rgb(*capture.retrieve()) if number >= start else None
             yield from (Frame(lost, "", None) for lost in range(max(given + 1, start), number))
             given = number
             if number >= start:
-                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+                yield Frame(number, "", image)
+
+
+def _rgb(decoded: bool, image: np.ndarray | None) -> np.ndarray | None:
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded and image is not None else None
 
 
 def _is_text(path: Path) -> bool:
@@ -200,7 +204,7 @@ def _camera_frames(
             if failures == CAMERA_PATIENCE:
                 raise DataError(f"Camera {index} gives no more frames: was it unplugged?")
             if number >= start:
-                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+                yield Frame(number, "", _rgb(decoded, image))
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
         """Leaves out the random numbers, and so the time and memory that they take. (On the device 'meta' torch loads
         its compiler first, which takes seconds.)"""
 
-        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_function__(self, function, types, args=(), kwargs=None):
             kwargs = kwargs or {}
             draws = getattr(function, "__name__", "").endswith(("normal_", "uniform_"))
             return [*args, *kwargs.values()][0] if draws else function(*args, **kwargs)

@@ -93,7 +93,7 @@ def _cut(
 def _blob(side: int, rng: np.random.Generator) -> np.ndarray:
     """A closed shape that fills most of a side x side square: round or angular, around its middle."""
     corners = int(rng.integers(3, 12))
-    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    angles: np.ndarray = np.sort(rng.uniform(0, 2 * np.pi, corners))
     radii: np.ndarray = rng.uniform(0.45, 1.0, corners)
     if rng.random() < 0.6:
         fine = np.linspace(0, 2 * np.pi, 64, endpoint=False)
