@@ -25,8 +25,8 @@ from video_fixtures import (
 )
 
 from tracker_ar.errors import DataError
-from tracker_ar.run_lengths import coco_rle, encode_mask_line
 from tracker_ar.geometry import mask_from_box
+from tracker_ar.run_lengths import coco_rle, encode_mask_line
 from tracker_ar.video import overlay, results, sources
 
 

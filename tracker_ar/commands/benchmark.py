@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _report(scores: list[SequenceScores], out: Path) -> None:
 
 
 def _measure_all(
-    trackers: dict[str, Tracker],
+    trackers: Mapping[str, Tracker],
     infos: list[SequenceInfo],
     scores: list[SequenceScores],
     out: Path,
@@ -147,7 +148,7 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``benchmark speed``."""
     parser.add_argument("frames_from", nargs="?", metavar="FRAMES",
                         help="a VOT-layout sequence, or a folder of images or a video with --box "
-                             f"(default: a made one, {speed.MADE_SIZE[0]} x {speed.MADE_SIZE[1]})")
+                             f"(default: a synthetic one, {speed.SYNTHETIC_SIZE[0]} x {speed.SYNTHETIC_SIZE[1]})")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
                         help="the target in the first image, pixels; not for a VOT-layout sequence")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
@@ -165,7 +166,8 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
                         help="also a frame with so many targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
                         help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
+                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks "
+                             "agree")
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
                         help="where the results go; earlier ones there are replaced (default: %(default)s)")

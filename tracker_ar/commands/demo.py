@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C; returns 0. Raises InputError and CheckpointError with cause and cure."""
+    """Serve until Ctrl-C; returns 0. Raises InputError and CheckpointError with cause and fix."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"The page needs {' and '.join(missing)}, which are not installed: "

@@ -1,4 +1,4 @@
-"""The command `alpharefine doctor`: what is installed, what works, what does not, and how to mend it."""
+"""The command `alpharefine doctor`: what is installed, what works, what does not, and how to fix it."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from tracker_ar.commands.options import DEVICE_HELP, TRACKER, TRACKER_HELP
@@ -60,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Track up to the frame, write the pictures, print the numbers.
 
-    Raises InputError, DataError and CheckpointError with cause and cure.
+    Raises InputError, DataError and CheckpointError with cause and fix.
     """
     if args.frame <= args.start:
         raise InputError(f"--frame {args.frame} is not after --start {args.start}: the first frame only "
@@ -95,16 +96,17 @@ def _follow(
     """Track all frames and explain the last one; one that cannot be decoded does not count."""
     from tracker_ar.explain.observe import explain_frame
 
-    last: Frame | None = None
+    last: tuple[int, np.ndarray] | None = None
     for frame in frames:
         interruption.check()
         if frame.image is None:
             tqdm.write(f"frame {frame.number} cannot be decoded and is skipped", file=sys.stderr)
             continue
         if last is not None:
-            tracker.track(last.image)
-        last = frame
+            tracker.track(last[1])
+        last = frame.number, frame.image
     if last is None:
         raise DataError(f"{args.source}: there is no frame after frame {args.start}; it has no more, or the "
                         "rest is damaged.")
-    return last.number, explain_frame(tracker, last.image)
+    number, image = last
+    return number, explain_frame(tracker, image)

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the page; print where it is and what is missing in it.
 
-    Raises EvaluationError with cause and cure when the workspace cannot be read or has nothing to show.
+    Raises EvaluationError with cause and fix when the workspace cannot be read or has nothing to show.
     """
     page, notes = write_page(places.expanded(args.workspace).resolve(), args.tracker, args.out)
     for note in notes:

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
 
     Returns 0, 130 after Ctrl-C or SIGTERM, 1 when the video had to be left out.
     build: makes the tracker, `build_tracker` if None. Raises InputError, DataError and
-    CheckpointError with cause and cure; what was tracked until then is kept unless writing it failed.
+    CheckpointError with cause and fix; what was tracked until then is kept unless writing it failed.
     """
     if not args.targets and not args.select:
         raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
         check_folder(folder, args.force)
         for left in unfinished(folder):
             print(f"{left} was left by a run that was killed; it may be removed.", file=sys.stderr)
-        first = _first_frame(source, args)
-        regions = _regions(args, first.image)
+        first, image = _first_frame(source, args)
+        regions = _regions(args, image)
         tracker = (build or build_tracker)(args.tracker, args.device, args.checkpoint, fast=not args.plain)
         interruption.check()
         results = ResultsFolder(folder, len(regions), source.fps, not args.no_video, args.force)
@@ -170,7 +170,7 @@ def _write_all(
     return results.close()
 
 
-def _first_frame(source: Source, args: argparse.Namespace) -> Frame:
+def _first_frame(source: Source, args: argparse.Namespace) -> tuple[Frame, np.ndarray]:
     first = next(source.frames, None)
     if first is None:
         cause = "it has fewer frames, or" if args.start > 1 else "it is not a video, or"
@@ -178,7 +178,7 @@ def _first_frame(source: Source, args: argparse.Namespace) -> Frame:
     if first.image is None:
         raise DataError(f"{args.source}: the first frame ({first.name or first.number}) cannot be decoded; "
                         "begin with a later one with --start.")
-    return first
+    return first, first.image
 
 
 def _regions(args: argparse.Namespace, image: np.ndarray) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,7 +162,7 @@ def _task(
     train, validation, summary = supply(recipe, args.data, places, args.renderer == "torch")
     if share.leads:
         print(summary, flush=True)
-    kind = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask
+    kind: Callable[..., Task] = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask
     return kind(recipe, train, validation, args.seed, half, args.backbone, share)
 
 

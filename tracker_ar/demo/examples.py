@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import cv2
 
-from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, made_scenes, render
+from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, render, synthetic_scenes
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.limits import Refused
 from tracker_ar.geometry import box_from_mask
@@ -24,7 +24,7 @@ WORDS = {
 
 @functools.cache
 def _scenes() -> dict[str, Scene]:
-    return {scene.name: scene for scene in made_scenes()}
+    return {scene.name: scene for scene in synthetic_scenes()}
 
 
 def descriptions() -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ def open_example(name: str) -> Clip:
     image, mask = render(scene, 0)
     box = tuple(float(value) for value in box_from_mask(mask))
 
-    def frames(start: int) -> Iterator[Frame]:
+    def frames(start: int) -> Generator[Frame, None, None]:
         for number in range(start, LENGTH + 1):
             yield Frame(number, "", render(scene, number - 1)[0])
 

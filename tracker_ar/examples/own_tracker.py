@@ -15,6 +15,7 @@ import numpy as np
 
 import tracker_ar
 from tracker_ar.examples.files import Painted, run
+from tracker_ar.prediction import single
 
 
 class TemplateMatcher:
@@ -40,7 +41,7 @@ def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> 
     tracker = tracker_ar.build_tracker("lite", base=tracker_ar.AdaptedTracker(TemplateMatcher))
     tracker.initialize(first, box)
     for image in images:
-        yield image, tracker.track(image)  # .mask, .box of the base tracker, .score
+        yield image, single(tracker.track(image))  # .mask, .box of the base tracker, .score
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def write_plots(folder: Path, scores: Sequence[SequenceScores]) -> list[Path]:
         "precision": _curve_plot(scores, "precision", metrics.DISTANCE_THRESHOLDS,
                                  "distance of the centres within, pixels", "at 20 pixels"),
         "normalised_precision": _curve_plot(scores, "normalised_precision", metrics.NORMALISED_THRESHOLDS,
-                                            "distance of the centres within, target sizes", "at 0.20", "normalised_precision_at_20"),
+                                            "distance of the centres within, target sizes", "at 0.20",
+                                            "normalised_precision_at_20"),
     }
     masks = [score for score in scores if score.has_masks]
     if masks:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from tracker_ar.data.training_samples import Augmentation, SequenceGeometry
 from tracker_ar.data.synthetic.scenes import SceneSettings
+from tracker_ar.data.training_samples import Augmentation, SequenceGeometry
 from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
 from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig
 

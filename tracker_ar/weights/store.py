@@ -133,7 +133,7 @@ def _check_shapes(found: Shapes, expected: Shapes, slot: Slot | None = None) -> 
             raise CheckpointError(f"{quote(key)} should have the shape {shape}, but has {found[key]}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a network, from the network itself; none where there is no such network (yet)."""
     from torch.overrides import TorchFunctionMode
@@ -142,7 +142,7 @@ def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
         """Leaves out the random numbers, and so the time and memory that they take. (On the device 'meta' torch loads
         its compiler first, which takes seconds.)"""
 
-        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_function__(self, function, types, args=(), kwargs=None):
             kwargs = kwargs or {}
             draws = getattr(function, "__name__", "").endswith(("normal_", "uniform_"))
             return [*args, *kwargs.values()][0] if draws else function(*args, **kwargs)
@@ -197,7 +197,7 @@ def install(paths: Iterable[str | os.PathLike], directory: str | os.PathLike | N
     """Install downloads of the authors' checkpoints: recognise by keys and shapes, check, convert, put in place.
 
     force: replace files that are there. All of `paths` are checked before the first is written. Raises
-    `CheckpointError` with cause and cure. Takes about twice the memory of one network's weights.
+    `CheckpointError` with cause and fix. Takes about twice the memory of one network's weights.
     """
     from tracker_ar.weights.containers import read_checkpoint
 

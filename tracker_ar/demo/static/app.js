@@ -89,10 +89,10 @@ async function openFiles(list) {
   }
 }
 
-function showProgress(share) {
-  $("progress-bar").value = share;
-  const percent = Math.floor(100 * share);
-  $("progress-text").textContent = share < 1 ? `Sending, ${percent} %` : "Looking into it …";
+function showProgress(fraction) {
+  $("progress-bar").value = fraction;
+  const percent = Math.floor(100 * fraction);
+  $("progress-text").textContent = fraction < 1 ? `Sending, ${percent} %` : "Looking into it …";
 }
 
 async function openExample(name) {

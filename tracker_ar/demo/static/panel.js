@@ -73,7 +73,7 @@ function renderTargets(drawing, stage, player) {
     const meter = item.querySelector(".meter");
     meter.hidden = drawing;
     meter.setAttribute("aria-valuenow", score);
-    meter.style.setProperty("--share", drawing ? 0 : target.score);
+    meter.style.setProperty("--fraction", drawing ? 0 : target.score);
     item.querySelector("button").hidden = !drawing;
     item.classList.toggle("selected", drawing && index === stage.selected);
   });
