@@ -1,8 +1,8 @@
 """Threads that leave the processor to others: set before torch is loaded, by every entry point.
 
-OpenMP's threads spin while they wait for each other. On a busy machine they take the processor from those that work: with
-a load of 5 on two cores a frame of `lite` took 950 to 1,240 ms instead of 47, and 46 ms without spinning. Whoever has set
-these variables keeps what was set.
+OpenMP's threads spin while they wait for each other. On a busy machine they take the processor from those that work:
+with a load of 5 on two cores a frame of `lite` took 950 to 1,240 ms instead of 47, and 46 ms without spinning. Whoever has
+set these variables keeps what was set.
 """
 
 from __future__ import annotations
