@@ -178,7 +178,7 @@ def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], ma
 def show(sides: dict[str, Side]) -> None:
     """Print the times of both, and their ratios."""
     authors, ours = sides["authors"], sides["ours"]
-    print(f"\nms a frame over {len(ours.frames)} frames after {WARM_UP} of warm-up, "
+    print(f"\nms per frame over {len(ours.frames)} frames after {WARM_UP} of warm-up, "
           f"{torch.get_num_threads()} threads\n{'':26}{'authors':>9}{'ours':>9}{'ratio':>8}")
     quantiles = {"fastest": 0, "quarter": 25, "median": 50, "three quarters": 75, "slowest": 100}
     for label, quantile in quantiles.items():

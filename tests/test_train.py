@@ -141,7 +141,7 @@ def test_checkpoints_that_do_not_fit_are_refused(sources, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="lite-base"):
         Trainer(make_task("base", sources), tmp_path, Budget(steps=5))
     trainer.checkpoint_path.write_bytes(b"PK broken")
-    with pytest.raises(DataError, match="cannot go on"):
+    with pytest.raises(DataError, match="cannot continue"):
         Trainer(make_task("refiner", sources), tmp_path, Budget(steps=5))
 
 

@@ -54,11 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
                           help="others to run beside it: OpenCV's CSRT and KCF (extra 'compare'), each also with "
-                               "the refiner behind it, a box that never moves")
+                               "the refiner behind it; a box that never moves")
     accuracy.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-accuracy"),
                           help="where the results go; earlier ones there are replaced (default: %(default)s)")
     accuracy.set_defaults(run_benchmark=_accuracy)
-    summary = "time per stage and frame, beside what the machine can do"
+    summary = "the time per frame and per stage, against the machine's ceilings"
     speed_parser = benchmarks.add_parser("speed", help=summary, description=(
         f"Measure {summary}. Prints a table; writes speed.txt, speed.json and speed.png to --out."
     ), usage="%(prog)s [FRAMES] [options]")
@@ -156,18 +156,17 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--checkpoint", type=Path, metavar="DIR",
                          help="folder with the tracker's checkpoints (default: the installed ones)")
     weights.add_argument("--random-weights", action="store_true",
-                         help="fresh weights: the same work without checkpoints")
+                         help="random weights: the same work without checkpoints")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=_count, default=0, metavar="N",
-                        help="of the CPU (default: torch's)")
+                        help="number of CPU threads (default: torch's)")
     parser.add_argument("--frames", type=_count, default=60, metavar="N",
                         help=f"frames to measure, after {speed.WARM_UP} to warm up (default: %(default)s)")
     parser.add_argument("--targets", type=_count, nargs="+", default=[], metavar="N",
-                        help="also a frame with so many targets, for each N (1 2 4)")
+                        help="also the time per frame with N targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
-                        help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks "
-                             "agree")
+                        help="also the same networks as they are trained, in turn (batch norms not folded, plain "
+                             "memory layout, on a GPU no graphs); gives the ratio, and how far the masks agree")
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
                         help="where the results go; earlier ones there are replaced (default: %(default)s)")

@@ -29,7 +29,7 @@ example:
   alpharefine explain video.mp4 --box 120,80,64,48 --frame 40 --out explained
 
 what is written:
-  overview.png             all stages on one picture
+  overview.png             all stages in one picture
   1_frame.png ...          the picture of each stage: search region, score map, boxes before and after
                            the ascent, cells of the target, correlation, mask probability, result
   numbers.txt              what the pictures show, in numbers
@@ -45,16 +45,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="video file or folder of images")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--box", dest="target", type=parse_box, metavar="X,Y,W,H",
-                        help="the target in the first frame, in pixels from the top left corner")
+                        help="the target in the first frame, in pixels from the top-left corner")
     target.add_argument("--mask", dest="target", type=Path, metavar="FILE",
                         help="an image of the frame's size, black where there is no target")
     parser.add_argument("--frame", type=int, default=FRAME, metavar="N",
                         help="the frame to explain (default: %(default)s, or the last)")
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="for the pictures; earlier ones there are replaced (default: NAME-explained)")
+                        help="where the pictures go; earlier ones there are replaced (default: NAME-explained)")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights folder (default: the installed ones)")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workspace", type=Path, nargs="?", default=places.workspace(), metavar="WORKSPACE",
                         help="default: %(default)s")
     parser.add_argument("--tracker", nargs="+", default=[], metavar="NAME",
-                        help="what to show (default: every tracker with results)")
+                        help="trackers to show (default: every one with results)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: WORKSPACE/{PAGE}")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
 

@@ -15,7 +15,7 @@ from tracker_ar.video.sources import Frame, Source
 
 # name of the scene -> what the page calls it and what is hard about it; how well it goes depends on the weights
 WORDS = {
-    "made_scaled": ("Growing and turning", "Four times as large in a second, in changing light"),
+    "made_scaled": ("Growing and turning", "Four times as large after a second, in changing light"),
     "made_articulated": ("Walking", "Swinging limbs, and it touches a distractor"),
     "made_occluded": ("Passing behind", "Hidden by a pillar, with a distractor on this side"),
     "made_deforming": ("Changing shape", "It swells and bends in the colours behind it"),

@@ -112,7 +112,7 @@ class Graphs:
                 self._failed = True
                 self._recordings.clear()
                 reason = str(error).partition("\n")[0]
-                warnings.warn(f"CUDA graphs cannot be used here ({reason:.160}): tracking goes on without them, "
+                warnings.warn(f"CUDA graphs cannot be used here ({reason:.160}): tracking continues without them, "
                               "with the same results, slower.", RuntimeWarning, stacklevel=4)
                 return None
             while len(self._recordings) >= MOST_RECORDINGS:

@@ -1,4 +1,4 @@
-"""A tracker of one's own as the base of AlphaRefine.
+"""A tracker of your own as the base of AlphaRefine.
 
     python -m tracker_ar.examples.own_tracker SOURCE X,Y,W,H OVERLAY.mp4
 
@@ -19,7 +19,7 @@ from tracker_ar.prediction import single
 
 
 class TemplateMatcher:
-    """Stands for your tracker: looks for the first picture of the target near where it was last."""
+    """Stands for your tracker: looks for the target as it was in the first frame, near its last place."""
 
     def init(self, image: np.ndarray, box: np.ndarray) -> None:
         self.box = np.rint(np.maximum(box, 0)).astype(int)

@@ -100,7 +100,7 @@ def frame_times(experiment: ExperimentResults, trackers: dict[str, str]) -> str:
             for limit in limits:
                 axes.axvline(limit, color=_LIMIT, lw=1.6)
         names = ", ".join(f"{limit:.3g}" for limit in limits[:4]) + (", ..." if len(limits) > 4 else "")
-        rows[-1].set(xlabel=f"milliseconds per frame; red: the real-time limit 1 / fps, {names} ms")
+        rows[-1].set(xlabel=f"ms per frame; red: the real-time limit 1 / fps, {names} ms")
         return _svg(figure, "frame-times")
 
 

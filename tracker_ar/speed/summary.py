@@ -18,8 +18,8 @@ from tracker_ar.speed.stages import ARITHMETIC, REST
 REAL_TIME = 20  # fps, as the VOT toolkit takes it for sequences without a rate of their own
 CONVOLUTIONS = "all convolution stages"
 _LEGEND = """\
-ms: median, 10th and 90th percentile of the frames in which the stage ran; ran: in which fraction of the frames
-that was; of frame: fraction of the mean frame. GMAC: convolutions and matrix products, multiply-accumulates;
+ms: median, 10th and 90th percentile of the frames in which the stage ran; ran: in which fraction of the
+frames that was; of frame: fraction of the mean frame. GMAC: convolutions and matrix products, multiply-accumulates;
 MB: of the tensors that torch's operators take and give. of ceiling: rate over that of a large convolution
 or matrix product, measured in this run with as many threads; of bandwidth: bytes per second over those of a
 large copy (over 100 % where tensors stay in a cache). Where there is a GPU, every stage waits for it, runs
@@ -197,10 +197,10 @@ def _line(row: dict[str, Any]) -> str:
 def _warnings(settings: dict[str, Any]) -> list[str]:
     lines = []
     if settings["random_weights"]:
-        lines.append("Random weights: the work of the profile, not its results. The target counts as found "
+        lines.append("Random weights: the work of the tracker, not its results. The target counts as found "
                      "in every frame, and the tracker is put back on the first box after each.")
     if settings["plain"]:
-        lines.append("Plain: layer by layer in float32, without what makes the networks fast.")
+        lines.append("Plain: the networks as they are trained, layer by layer in float32, without optimisations.")
     if settings["load_average_before"] > 0.5:
         lines.append(f"Load average {settings['load_average_before']:.1f} before the run: where other "
                      "programs run, times are too long and fractions are uncertain.")
@@ -247,7 +247,7 @@ def _plot(document: dict[str, Any]) -> Figure:
         axes.annotate(f" {time:.1f} ms, {time / total:.0%}", (time, place), va="center", fontsize=8)
     axes.set_yticks(places, [row["stage"] for row in rows])
     axes.set_xlim(0, 1.25 * max(taken))
-    axes.set(xlabel="milliseconds per frame: median of the frames in which the stage runs, times their fraction",
+    axes.set(xlabel="ms per frame: median of the frames in which the stage runs, times their fraction",
              title=f"AlphaRefine {settings['profile']}, {settings['device']}, {_threads(settings)}: "
                    f"{document['end_to_end']['fps']:.1f} fps")
     axes.grid(axis="x", alpha=0.3)

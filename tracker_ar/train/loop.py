@@ -261,8 +261,8 @@ class Trainer:
                 torch.save(state, temporary)
         except (OSError, RuntimeError) as error:  # the second when the disk is full
             raise DataError(
-                f"cannot write {self.checkpoint_path}: {_reason(error)}; a checkpoint of before is still whole. "
-                "Free some space and run the same command again to go on from it"
+                f"cannot write {self.checkpoint_path}: {_reason(error)}; the earlier checkpoint is intact. "
+                "Free some space and run the same command again to continue from it"
             ) from error
         metadata = {"recipe": self.task.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.folder / f"{self.task.kind}.safetensors"
@@ -288,7 +288,7 @@ class Trainer:
             known = state["task"]
         except Exception as error:
             raise DataError(
-                f"{self.checkpoint_path}: cannot go on from it ({error}); name another --out folder"
+                f"{self.checkpoint_path}: cannot continue from it ({error}); name another --out folder"
             ) from error
         raise DataError(
             f"{self.checkpoint_path}: is of {known}, not of {self.task.name}; name another --out folder"

@@ -110,7 +110,7 @@ def load_into(module: torch.nn.Module, source: str | os.PathLike[str] | Checkpoi
                 raise CheckpointError(f"{quote(key)} should be {own[key].dtype}, but is {tensor.dtype}")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path} does not fit {what or type(module).__name__}: {error}. "
-                              "Use the checkpoint that was made for this network.") from error
+                              "Use the checkpoint of this network.") from error
     module.load_state_dict({**own, **fitting})
 
 
@@ -268,7 +268,7 @@ def _is_there(slot: Slot, target: Path, source: Path) -> bool:
     sound = problem_with(slot, target.parent) is None
     if sound and read_header(target)[1].get("source_sha256") == _sha256(source):
         return True
-    raise CheckpointError(f"{target} is there already and was not made from {source}; "
+    raise CheckpointError(f"{target} is there already and does not come from {source}; "
                           "add --force to replace it.")
 
 
