@@ -48,7 +48,8 @@ def write_video(path: Path, frames: int = 6) -> Path:
 class MovingBox:
     """Stands for AlphaRefineTracker: the boxes of the first frame, moved by STEP pixels per frame.
 
-    Its scores are `first_scores`, one per target, less 0.1 per frame. Refuses frames of another size, as the tracker does.
+    Its scores are `first_scores`, one per target, less 0.1 per frame. Refuses frames of another size, as the tracker
+    does.
     """
 
     profile = SimpleNamespace(name="lite", minimum_side=10.0)
