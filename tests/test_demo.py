@@ -274,9 +274,7 @@ def test_a_closed_session_is_gone(start: Callable[..., Running], video: bytes, t
     assert list(server.events(session, 1))[-1]["type"] == "done"
 
 
-def test_what_nobody_uses_goes(
-    start: Callable[..., Running], video: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nobody_uses_goes(start: Callable[..., Running], video: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracker_ar.demo.app.SWEEP_SECONDS", 0.05)
     server = start(idle_seconds=0.3, unwatched_seconds=0.3)
     server.upload(video)

@@ -291,9 +291,7 @@ def test_every_trained_parameter_is_reached_by_the_loss(name: str, folder: Path)
         task = BaseTask(replace(recipe, image_size=64, train_frames=1, test_frames=1), source, source)
     task.train_mode()
     task.loss(task.batch(0, 0.0))[0].backward()
-    without = [
-        key for key, value in task.network.named_parameters() if value.requires_grad and value.grad is None
-    ]
+    without = [key for key, value in task.network.named_parameters() if value.requires_grad and value.grad is None]
     assert without == []
 
 
