@@ -180,16 +180,23 @@ class TargetClassifier(nn.Module):
     """Scores how much every position looks like the centre of the target.
 
     in_channels: of the backbone features; channels: of the classification features; filter_size: cells.
+    features: what makes classification features of backbone features, up to their scale, in place of one convolution.
     """
 
-    def __init__(self, in_channels: int, channels: int, filter_size: int, optimizer: FilterOptimizer) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, filter_size: int, optimizer: FilterOptimizer,
+        features: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.filter_initializer = FilterInitializer(channels, filter_size)
         self.filter_optimizer = optimizer
-        convolution = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         # One over the root of the filter's length, so that scores do not grow with it.
         norm_scale = math.sqrt(1.0 / (channels * filter_size * filter_size))
+        if features is not None:
+            self.feature_extractor = nn.Sequential(features, InstanceL2Norm(norm_scale))
+            return
+        convolution = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         self.feature_extractor = nn.Sequential(convolution, InstanceL2Norm(norm_scale))
 
     def initial_filter(self, features: Tensor, boxes: Tensor) -> Tensor:
