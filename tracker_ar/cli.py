@@ -23,6 +23,7 @@ COMMANDS = {
     "checkpoints": ("tracker_ar.checkpoints_command", "list or install checkpoints"),
     "doctor": ("tracker_ar.doctor.command", "say what is installed, what works, and how to mend what does not"),
     "train": ("tracker_ar.train.command", "train the networks"),
+    "validate": ("tracker_ar.train.validate_command", "run the tracker of lite on held-out clips, to choose its settings by"),
 }
 
 

@@ -1,0 +1,162 @@
+"""Validation of whole trackers on held-out clips: in closed loop, and told the true box before every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from tracker_ar.base.lite import LiteTracker
+from tracker_ar.data.datasets.interface import Frame, Track
+from tracker_ar.evaluate.metrics import box_overlaps, region_similarity, success_curve
+from tracker_ar.geometry import box_from_mask, clip_box
+from tracker_ar.judge import JudgeSettings, State, Verdict, judge
+from tracker_ar.refine import Refiner
+
+TRACKED = 0.1
+_SMALLEST_SIDE = 4.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a tracker says of a frame: box (4,) x, y, w, h; mask (H, W) or None; and what it rests on, by name."""
+
+    box: np.ndarray
+    mask: np.ndarray | None = None
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class Tracker(Protocol):
+    """What is validated."""
+
+    def start(self, image: np.ndarray, box: np.ndarray, mask: np.ndarray | None) -> None: ...
+
+    def track(self, image: np.ndarray) -> Answer: ...
+
+
+class LiteLoop:
+    """Base tracker, refiner and judge. from_mask: whether the refiner is shown the first mask, where there is one."""
+
+    def __init__(
+        self, base: LiteTracker, refiner: Refiner, settings: JudgeSettings = JudgeSettings(), from_mask: bool = True
+    ) -> None:
+        self.base = base
+        self.refiner = refiner
+        self.settings = settings
+        self.from_mask = from_mask
+
+    def start(self, image: np.ndarray, box: np.ndarray, mask: np.ndarray | None) -> None:
+        self.target = self.base.start(image, box)
+        self.refiner.initialize(image, mask if self.from_mask and mask is not None else box)
+
+    def track(self, image: np.ndarray) -> Answer:
+        found = self.base.track(image, self.target)
+        box = clip_box(found.box, image.shape[:2], _SMALLEST_SIDE)
+        refined = self.refiner.refine(image, box, learn=found.score >= self.settings.found)
+        verdict = judge(found.box, found.score, refined.box, refined.score, self.settings)
+        self.follow(verdict)
+        details = {
+            "base_box": found.box, "peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
+            "refined_box": refined.box, "refined_score": refined.score, "state": verdict.state.value,
+        }
+        lost = verdict.state is State.LOST
+        mask = np.zeros(image.shape[:2], np.uint8) if lost else refined.mask
+        return Answer(refined.box if verdict.trusted else verdict.box, mask, details)
+
+    def follow(self, verdict: Verdict) -> None:
+        if verdict.state is State.LOST:
+            self.base.lose(self.target)
+        else:
+            self.base.correct(self.target, verdict.box, verdict.learns)
+
+
+class OpenCVLoop:
+    """A tracker of OpenCV."""
+
+    def __init__(self, create: Callable[[], object]) -> None:
+        self.create = create
+
+    def start(self, image: np.ndarray, box: np.ndarray, mask: np.ndarray | None) -> None:
+        self.tracker = self.create()
+        self.tracker.init(image[:, :, ::-1].copy(), tuple(int(value) for value in np.rint(box)))
+
+    def track(self, image: np.ndarray) -> Answer:
+        _, box = self.tracker.update(image[:, :, ::-1].copy())
+        return Answer(np.array(box, np.float64))
+
+
+@dataclass
+class Run:
+    """One tracker on one track: per frame after the first the overlap with the true box (NaN where there is none), that
+    of the masks, and the details."""
+
+    name: str
+    overlaps: np.ndarray
+    similarities: np.ndarray
+    details: list[dict[str, float]]
+
+    @property
+    def tracked(self) -> float:
+        return float(np.nanmean(self.overlaps > TRACKED)) if len(self.overlaps) else np.nan
+
+
+def frames_of(track: Track) -> list[Frame]:
+    """The frames of a track from the first one on that shows the target."""
+    frames = [track.frame(index) for index in range(len(track.visible))]
+    first = next((index for index, frame in enumerate(frames) if frame.usable), len(frames))
+    return frames[first:]
+
+
+def closed_loop(name: str, frames: list[Frame], tracker: Tracker) -> Run:
+    """Start the tracker in the first frame and let it go."""
+    tracker.start(frames[0].image, frames[0].box, frames[0].mask)
+    overlaps, similarities, details = [], [], []
+    for frame in frames[1:]:
+        answer = tracker.track(frame.image)
+        box, true = answer.box, frame.box if frame.usable else np.full(4, np.nan)
+        if answer.mask is not None and answer.mask.any():
+            box = box_from_mask(answer.mask)
+        overlaps.append(box_overlaps(box[None], true[None])[0])
+        known = frame.usable and frame.mask is not None and answer.mask is not None
+        similarities.append(region_similarity(answer.mask, frame.mask) if known else np.nan)
+        details.append(answer.details)
+    return Run(name, np.array(overlaps), np.array(similarities), details)
+
+
+def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]]:
+    """Every frame from the true box of the frame before: whether the score map's peak lies in the true box, overlaps
+    with the true box of the base tracker's box, of the refiner's, of the judge's and of the one that stays as it was."""
+    loop.start(frames[0].image, frames[0].box, frames[0].mask)
+    rows = []
+    for before, frame in zip(frames, frames[1:]):
+        if not (before.usable and frame.usable):
+            continue
+        loop.target.box, loop.target.lost_frames = before.box, 0
+        found = loop.base.track(frame.image, loop.target)
+        box = clip_box(found.box, frame.image.shape[:2], _SMALLEST_SIDE)
+        refined = loop.refiner.refine(frame.image, box, learn=False)
+        verdict = judge(found.box, found.score, refined.box, refined.score, loop.settings)
+        centre = found.box[:2] + found.box[2:] / 2
+        inside = bool(((centre >= frame.box[:2]) & (centre <= frame.box[:2] + frame.box[2:])).all())
+        boxes = {"base": found.box, "refined": refined.box, "judged": verdict.box, "stays": before.box}
+        rows.append({
+            "hit": float(inside), "peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
+            "refined_score": refined.score,
+            **{f"iou_{name}": float(box_overlaps(one[None], frame.box[None])[0]) for name, one in boxes.items()},
+        })
+        loop.base.correct(loop.target, frame.box, learn=verdict.learns)
+    return rows
+
+
+def summary(runs: Iterable[Run]) -> dict[str, float]:
+    """Means over tracks, each weighing the same."""
+    runs = list(runs)
+    curves = [success_curve(run.overlaps).mean() for run in runs if np.isfinite(run.overlaps).any()]
+    masks = [np.nanmean(run.similarities) for run in runs if np.isfinite(run.similarities).any()]
+    return {
+        "tracked": float(np.nanmean([run.tracked for run in runs])),
+        "auc": float(np.mean(curves)),
+        "j": float(np.mean(masks)) if masks else np.nan,
+    }
