@@ -13,7 +13,7 @@ from tracker_ar.data.datasets.interface import Frame, Track
 from tracker_ar.evaluate.metrics import box_overlaps, region_similarity, success_curve
 from tracker_ar.geometry import box_from_mask, clip_box
 from tracker_ar.judge import JudgeSettings, State, Verdict, judge
-from tracker_ar.refine import Refiner
+from tracker_ar.refine import Refinement, Refiner
 
 TRACKED = 0.1
 _SMALLEST_SIDE = 4.0
@@ -40,7 +40,7 @@ class LiteLoop:
     """Base tracker, refiner and judge. from_mask: whether the refiner is shown the first mask, where there is one."""
 
     def __init__(
-        self, base: LiteTracker, refiner: Refiner, settings: JudgeSettings = JudgeSettings(), from_mask: bool = True
+        self, base: LiteTracker, refiner: Refiner | TrueBoxes, settings: JudgeSettings = JudgeSettings(), from_mask: bool = True
     ) -> None:
         self.base = base
         self.refiner = refiner
@@ -70,6 +70,25 @@ class LiteLoop:
             self.base.lose(self.target)
         else:
             self.base.correct(self.target, verdict.box, verdict.learns)
+
+
+class TrueBoxes:
+    """In the place of a refiner: the true box of `frame` wherever the base tracker's overlaps with it, so that what goes
+    wrong is the base tracker's doing."""
+
+    frame: Frame
+
+    def initialize(self, image: np.ndarray, region: np.ndarray) -> None:
+        """There is nothing to remember."""
+
+    def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
+        """See `Refiner.refine`."""
+        seen = self.frame.usable and box_overlaps(box[None], self.frame.box[None])[0] > TRACKED
+        if not seen:
+            nothing = np.zeros(image.shape[:2])
+            return Refinement(nothing.astype(np.uint8), box, 0.0, nothing)
+        assert self.frame.mask is not None
+        return Refinement(self.frame.mask, self.frame.box, 1.0, self.frame.mask.astype(np.float32))
 
 
 class OpenCVLoop:
@@ -102,9 +121,9 @@ class Run:
         return float(np.nanmean(self.overlaps > TRACKED)) if len(self.overlaps) else np.nan
 
 
-def frames_of(track: Track) -> list[Frame]:
-    """The frames of a track from the first one on that shows the target."""
-    frames = [track.frame(index) for index in range(len(track.visible))]
+def frames_of(track: Track, step: int = 1) -> list[Frame]:
+    """Every `step`th frame of a track, from the first one on that shows the target."""
+    frames = [track.frame(index) for index in range(0, len(track.visible), step)]
     first = next((index for index, frame in enumerate(frames) if frame.usable), len(frames))
     return frames[first:]
 
@@ -114,6 +133,7 @@ def closed_loop(name: str, frames: list[Frame], tracker: Tracker) -> Run:
     tracker.start(frames[0].image, frames[0].box, frames[0].mask)
     overlaps, similarities, details = [], [], []
     for frame in frames[1:]:
+        show_truth(tracker, frame)
         answer = tracker.track(frame.image)
         box, true = answer.box, frame.box if frame.usable else np.full(4, np.nan)
         if answer.mask is not None and answer.mask.any():
@@ -133,6 +153,7 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
     for before, frame in zip(frames, frames[1:]):
         if not (before.usable and frame.usable):
             continue
+        show_truth(loop, frame)
         loop.target.box, loop.target.lost_frames = before.box, 0
         found = loop.base.track(frame.image, loop.target)
         box = clip_box(found.box, frame.image.shape[:2], _SMALLEST_SIDE)
@@ -148,6 +169,12 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
         })
         loop.base.correct(loop.target, frame.box, learn=verdict.learns)
     return rows
+
+
+def show_truth(tracker: Tracker, frame: Frame) -> None:
+    """Tell a `TrueBoxes` of the frame to come."""
+    if isinstance(tracker, LiteLoop) and isinstance(tracker.refiner, TrueBoxes):
+        tracker.refiner.frame = frame
 
 
 def summary(runs: Iterable[Run]) -> dict[str, float]:

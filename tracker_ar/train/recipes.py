@@ -163,9 +163,9 @@ class ClassifierRecipe:
     max_gap: int = 60
     scene_count: int = 1100
     scene_weight: float = 0.3
-    clip_count: int = 1000
+    clip_count: int = 500
     clip_weight: float = 0.4
-    validation_share: float = 0.12
+    validation_share: float = 0.04
     hinge_threshold: float = 0.05
     final_weight: float = 100.0
     initial_weight: float = 100.0

@@ -24,6 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", help="clips whose names contain this")
     parser.add_argument("--weights", type=Path, help="of the base tracker (default: as shipped)")
     parser.add_argument("--from-box", action="store_true", help="show the refiner the first box, not the mask")
+    parser.add_argument("--step", type=int, default=1, help="take every so many frames, as of faster motion")
+    parser.add_argument(
+        "--true-boxes", action="store_true", help="no refiner: the true box wherever the base tracker overlaps with it"
+    )
     parser.add_argument("--teacher-forced", action="store_true", help="tell the true box before every frame")
     parser.add_argument("--nano", type=Path, help="folder of the two models of OpenCV's NanoTrack, to run it instead")
     parser.add_argument("--threads", type=int, default=1)
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     groups: dict[str, list] = {}
     saved = []
     for group, track in _tracks(args):
-        frames = frames_of(track)
+        frames = frames_of(track, args.step)
         if len(frames) < 5:
             continue
         started = time.perf_counter()
@@ -108,13 +112,13 @@ def _lite(args: argparse.Namespace) -> object:
     from tracker_ar.checkpoints import checkpoint_dir, load_into
     from tracker_ar.models.lite_base import build_lite_base
     from tracker_ar.tracker import build_refiner
-    from tracker_ar.train.closed_loop import LiteLoop
+    from tracker_ar.train.closed_loop import LiteLoop, TrueBoxes
 
     settings = LiteBaseSettings()
     network = build_lite_base(settings.network)
     load_into(network, args.weights or checkpoint_dir() / "lite_base.safetensors")
     base = LiteTracker(network, settings, torch.device("cpu"), args.seed)
-    return LiteLoop(base, build_refiner("lite", "cpu"), from_mask=not args.from_box)
+    return LiteLoop(base, TrueBoxes() if args.true_boxes else build_refiner("lite", "cpu"), from_mask=not args.from_box)
 
 
 def _nano(folder: Path) -> object:
