@@ -36,15 +36,15 @@ from authors_code import build_authors, calls_of_authors, find_code  # noqa: E40
 from recipe import MASK_REFINER, SUPER_DIMP  # noqa: E402
 from recorded import load_recipe  # noqa: E402
 
-from tracker_ar.base import super_dimp  # noqa: E402
-from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState  # noqa: E402
+from tracker_ar.base import dimp  # noqa: E402
+from tracker_ar.base.dimp import SuperDiMPTracker, TargetState  # noqa: E402
 from tracker_ar.errors import AlphaRefineError  # noqa: E402
-from tracker_ar.evaluate.accuracy import find_sequences, read_frames  # noqa: E402
+from tracker_ar.evaluate.scores import find_sequences, read_frames  # noqa: E402
 from tracker_ar.evaluate.metrics import region_similarity  # noqa: E402
-from tracker_ar.evaluate.procedural import LENGTH, _deforming, render  # noqa: E402
-from tracker_ar.evaluate.speed_stages import STAGES, StageMeter, calls_of, replaced, watched  # noqa: E402
-from tracker_ar.models.mask_refiner import build_mask_refiner  # noqa: E402
-from tracker_ar.models.super_dimp import build_super_dimp  # noqa: E402
+from tracker_ar.data.synthetic.procedural import LENGTH, _deforming, render  # noqa: E402
+from tracker_ar.speed.stages import STAGES, StageMeter, calls_of, replaced, watched  # noqa: E402
+from tracker_ar.models.alpha_refine import build_mask_refiner  # noqa: E402
+from tracker_ar.models.dimp import build_super_dimp  # noqa: E402
 from tracker_ar.profiles import VOT2020  # noqa: E402
 from tracker_ar.refine import Refiner  # noqa: E402
 from tracker_ar.tracker import CPU, AlphaRefineTracker  # noqa: E402

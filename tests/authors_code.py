@@ -19,7 +19,7 @@ from recorded import load_recipe
 from torch import nn
 
 from tracker_ar.errors import InputError
-from tracker_ar.evaluate.speed_stages import REST, Call, replaced
+from tracker_ar.speed.stages import REST, Call, replaced
 from tracker_ar.ops.prroi_pool import prroi_pool2d
 
 FOLDER = "AlphaRefine_submit"

@@ -237,7 +237,7 @@ def geometry(folder: Path) -> Case:
 
 def checkpoints(folder: Path) -> Case:
     """A damaged or malicious file gives finite tensors or CheckpointError, and nothing in it is executed."""
-    from tracker_ar.checkpoint_files import read_checkpoint
+    from tracker_ar.weights.containers import read_checkpoint
 
     marker = folder / "executed"
     sources, payloads = checkpoint_files(marker), [*payload_bytes(marker)]
@@ -281,7 +281,7 @@ def checkpoint_files(marker: Path) -> list[bytes]:
     import torch
     from safetensors.torch import save
 
-    from tracker_ar.checkpoint_files import read_checkpoint
+    from tracker_ar.weights.containers import read_checkpoint
 
     files = [file.read_bytes() for file in sorted(DATA.iterdir())]
     files.append(save(read_checkpoint(DATA / "super_dimp.zip.pth.tar").state_dict, {"format": "x"}))

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tracker_ar.evaluate import procedural
+from tracker_ar.data.synthetic import procedural
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTLED = 100  # frames after which memory should not grow any more

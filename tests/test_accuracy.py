@@ -16,8 +16,9 @@ import torch
 
 from tracker_ar.base import BaseResult
 from tracker_ar.errors import DataError
-from tracker_ar.evaluate import accuracy, benchmark_command
-from tracker_ar.evaluate.vot_format import encode_mask_line, inspect_sequence, write_list
+from tracker_ar.evaluate import scores as accuracy
+from tracker_ar.commands import benchmark as benchmark_command
+from tracker_ar.data.datasets.vot_layout import encode_mask_line, inspect_sequence, write_list
 from tracker_ar.geometry import box_from_mask, mask_from_box
 from tracker_ar.profiles import LITE
 from tracker_ar.tracker import Prediction

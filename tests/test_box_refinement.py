@@ -7,7 +7,7 @@ from relative_boxes import from_relative, relative_gradient, to_relative
 from torch import Tensor
 
 from tracker_ar.base.box_refinement import ascend, best_box, jittered_boxes
-from tracker_ar.profiles import BoxRefinementSettings
+from tracker_ar.base.settings import BoxRefinementSettings
 
 SETTINGS = BoxRefinementSettings(iterations=200, step_length=0.05)
 GOAL = torch.tensor([[30.0, 40.0, 60.0, 20.0]])

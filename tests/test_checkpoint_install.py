@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tracker_ar import checkpoints, cli
-from tracker_ar.checkpoints import (
+from tracker_ar import cli
+from tracker_ar.weights import store as checkpoints
+from tracker_ar.weights.store import (
     SLOTS,
     Checkpoint,
     find_checkpoints,

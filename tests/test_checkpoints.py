@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 
-from tracker_ar.checkpoints import read_checkpoint
+from tracker_ar.weights.store import read_checkpoint
 from tracker_ar.errors import CheckpointError
-from tracker_ar.inert_pickle import read_pickle
+from tracker_ar.weights.pickle_reader import read_pickle
 
 DATA = Path(__file__).parent / "data" / "checkpoints"
 CONTAINERS = ("zip", "legacy")

@@ -34,7 +34,7 @@ from demo_client import (  # the fixtures among them
 )
 from video_fixtures import BOX, HEIGHT, STEP, WIDTH, MovingBox
 
-from tracker_ar.demo import command
+from tracker_ar.commands import demo as command
 from tracker_ar.demo.app import STATIC
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import mask_from_box

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ar import checkpoints as checkpoint_files
-from tracker_ar.checkpoints import SLOTS, write_checkpoint
+from tracker_ar.weights import store as checkpoint_files
+from tracker_ar.weights.store import SLOTS, write_checkpoint
 from tracker_ar.doctor import installation, machine, report
 from tracker_ar.doctor.report import FAILED, OK, WARNING, Row, examine
 

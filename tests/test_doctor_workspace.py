@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from test_doctor import named, write_lite
-from tracker_ar.doctor import command, handshake
+from tracker_ar.doctor import handshake
+from tracker_ar.commands import doctor as command
 from tracker_ar.doctor.report import FAILED, OK, WARNING
 from tracker_ar.doctor.workspace import find_tracker, workspace
-from tracker_ar.evaluate.vot_format import encode_mask_line
+from tracker_ar.data.datasets.vot_layout import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[1]
 DOUBLE = ROOT / "tests" / "doubles" / "double_tracker.py"
@@ -209,7 +210,7 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 
 
 def test_importing_the_command_is_light() -> None:
-    program = ("import sys, tracker_ar.doctor.command; "
+    program = ("import sys, tracker_ar.commands.doctor; "
                "print(*sorted(sys.modules.keys() & {'torch', 'cv2', 'numpy', 'vot', 'trax'}))")
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
                           check=True)

@@ -14,10 +14,10 @@ import pytest
 
 from short_videos import LENGTH, ROOT, vot
 from tracker_ar import cli
-from tracker_ar.data.library import ImageLibrary, in_split
-from tracker_ar.evaluate.procedural import anchor_values
-from tracker_ar.evaluate.vot_format import inspect_sequence
-from tracker_ar.report.command import PAGE
+from tracker_ar.data.synthetic.library import ImageLibrary, in_split
+from tracker_ar.data.synthetic.procedural import anchor_values
+from tracker_ar.data.datasets.vot_layout import inspect_sequence
+from tracker_ar.commands.report import PAGE
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "tracker_ar/docs").glob("*.md"))]
 EXTENDING = ROOT / "tracker_ar/docs/extending.md"

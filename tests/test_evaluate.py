@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from tracker_ar.errors import EvaluationError
-from tracker_ar.evaluate import command, toolkit
-from tracker_ar.evaluate.report_table import eao_interval, format_table, read_scores
+from tracker_ar.commands import evaluate as command
+from tracker_ar.evaluate import vot_toolkit as toolkit
+from tracker_ar.report.vot_table import eao_interval, format_table, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -187,7 +188,7 @@ def test_unreadable_workspace(tmp_path: Path) -> None:
 def test_regions_are_drawn_where_they_are() -> None:
     from vot.region import Mask, Rectangle, Special
 
-    from tracker_ar.evaluate.pictures import draw
+    from tracker_ar.report.mask_sheets import draw
 
     image = np.zeros((120, 240, 3), np.uint8)
     predicted = Mask(np.ones((40, 50), np.uint8), offset=(-10, 100))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracker_ar import build_tracker, cli
-from tracker_ar.base import super_dimp
+from tracker_ar.base import dimp as super_dimp
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, explain_frame, reference_of
 from tracker_ar.explain.pages import _overview, describe, write_explanation

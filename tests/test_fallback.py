@@ -12,7 +12,7 @@ import torch
 from test_tracker import BOX, check, make_tracker, video  # noqa: F401  (a fixture)
 from tracker_ar import tracker as tracker_module
 from tracker_ar.errors import InputError
-from tracker_ar.models.inference import move
+from tracker_ar.engine.inference import move
 from tracker_ar.multi_target import MultiTargetTracker
 from tracker_ar.tracker import CPU, AlphaRefineTracker, build_tracker
 

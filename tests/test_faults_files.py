@@ -18,7 +18,7 @@ import torch
 from video_fixtures import box_option, write_images
 
 from tracker_ar import cli
-from tracker_ar.checkpoints import write_checkpoint
+from tracker_ar.weights.store import write_checkpoint
 from tracker_ar.errors import CheckpointError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and limits")
@@ -29,7 +29,7 @@ import sys
 from types import SimpleNamespace
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 import video_fixtures
-from tracker_ar.video import command
+from tracker_ar.commands import track as command
 
 class Tracker(video_fixtures.MovingBox):
     def __copy__(self):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tracker_ar import tracker as tracker_module
-from tracker_ar.evaluate.speed_start import Start, build
+from tracker_ar.speed.start import Start, build
 from tracker_ar.profiles import LITE
 
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128), refiner=replace(LITE.refiner, input_size=128))

@@ -34,7 +34,7 @@ def test_code_that_is_executed_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     """A careless reader runs the malicious files; the watch sees it."""
     import torch
 
-    from tracker_ar import checkpoint_files
+    from tracker_ar.weights import containers as checkpoint_files
 
     def careless(path: object) -> object:
         return SimpleNamespace(state_dict=torch.load(path, weights_only=False)["net"])

@@ -20,17 +20,18 @@ from test_tracker import ALWAYS_FOUND, BOX, SMALL_REFINER, make_tracker, video  
 from tracker_ar.base.localization import Decision
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.recorded import Ascent, search
-from tracker_ar.base.super_dimp import SuperDiMPTracker
-from tracker_ar.models.graphs import Call, Graphs, Steps, alone, graphs_for, together
-from tracker_ar.models.inference import move, prepare_for_inference
+from tracker_ar.base.dimp import SuperDiMPTracker
+from tracker_ar.engine.cuda_graphs import Call, Graphs, Steps, alone, graphs_for, together
+from tracker_ar.engine.inference import move, prepare_for_inference
 from tracker_ar.models.iou_net import fold_modulation
-from tracker_ar.models.mask_refiner import (
+from tracker_ar.models.alpha_refine import (
     MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig, build_mask_refiner
 )
-from tracker_ar.models.super_dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig, build_super_dimp
+from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig, build_super_dimp
 from tracker_ar.multi_target import MultiTargetTracker
 from tracker_ar.ops.box_pooling import BoxPooling, Level
-from tracker_ar.profiles import LITE, BoxRefinementSettings
+from tracker_ar.base.settings import BoxRefinementSettings
+from tracker_ar.profiles import LITE
 from tracker_ar.refine.recorded import segment
 from tracker_ar.tracker import CPU, AlphaRefineTracker
 

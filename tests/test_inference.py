@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ar.models import convolution
-from tracker_ar.models.convolution import PackedConvolution, can_pack
-from tracker_ar.models.inference import prepare_for_inference
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, build_mask_refiner
-from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, build_super_dimp
+from tracker_ar.ops import convolution
+from tracker_ar.ops.convolution import PackedConvolution, can_pack
+from tracker_ar.engine.inference import prepare_for_inference
+from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
+from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_super_dimp
 
 
 def with_lived_statistics(network: nn.Module) -> nn.Module:

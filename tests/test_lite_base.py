@@ -12,15 +12,17 @@ import pytest
 import torch
 from training_data import make_folder
 
-from tracker_ar.base.lite import LiteBaseSettings, LiteTracker
+from tracker_ar.base.lite import LiteTracker
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
 from tracker_ar.base.searching import SearchSettings, next_search, scan_places
-from tracker_ar.checkpoints import checkpoint_dir, load_into
+from tracker_ar.weights.store import checkpoint_dir, load_into
 from tracker_ar.data.clips import held_out, open_clips
-from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.sources import SequenceGeometry, SyntheticSource
-from tracker_ar.data.synthetic import SceneSampler, SceneSettings
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
+from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
+from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import DataError
+from tracker_ar.frame import Frame
 from tracker_ar.judge import JudgeSettings, State, judge, overlap
 from tracker_ar.models.lite_base import build_lite_base
 from tracker_ar.train.feature_cache import Variation, cached_sequences
@@ -188,39 +190,39 @@ def test_the_classifier_learns_from_cached_features_and_resumes(tmp_path: Path) 
 def tracker() -> LiteTracker:
     network = build_lite_base()
     load_into(network, checkpoint_dir() / "lite_base.safetensors")
-    return LiteTracker(network, LiteBaseSettings(), torch.device("cpu"))
+    return LiteTracker(Runner(network, torch.device("cpu")))
 
 
-def scene(x: int, y: int) -> np.ndarray:
+def scene(x: int, y: int) -> Frame:
     noise = np.random.default_rng(1).integers(60, 200, (24, 40, 3), dtype=np.uint8)
     image = cv2.resize(noise, (400, 240), interpolation=cv2.INTER_CUBIC)
     cv2.ellipse(image, (x, y), (20, 14), 0, 0, 360, (230, 40, 30), -1)
     cv2.rectangle(image, (x - 4, y - 10), (x + 4, y + 10), (20, 20, 220), -1)
-    return image
+    return Frame(image)
 
 
 def test_the_target_is_followed_and_its_size_kept(tracker: LiteTracker) -> None:
     target = tracker.start(scene(120, 100), np.array([100.0, 86.0, 41.0, 29.0]))
     for x, y in ((128, 104), (140, 110), (155, 112), (180, 120)):
-        found = tracker.track(scene(x, y), target)
+        (found,) = tracker.track(scene(x, y), [target])
         assert np.hypot(*(found.box[:2] + found.box[2:] / 2 - [x + 0.5, y + 0.5])) < 8
         assert found.box[2:].tolist() == [41, 29]
-        tracker.correct(target, found.box, learn=True)
+        tracker.accept(target, found.box, learn=True)
 
 
 def test_the_score_falls_where_the_target_is_gone(tracker: LiteTracker) -> None:
     target = tracker.start(scene(120, 100), np.array([100.0, 86.0, 41.0, 29.0]))
-    here, gone = tracker.track(scene(122, 101), target).score, tracker.track(scene(-100, -100), target).score
+    here, gone = (tracker.track(one, [target])[0].score for one in (scene(122, 101), scene(-100, -100)))
     assert gone < 0.5 < here
 
 
 def test_a_lost_target_is_found_again_far_away(tracker: LiteTracker) -> None:
     target = tracker.start(scene(60, 60), np.array([40.0, 46.0, 41.0, 29.0]))
     for _ in range(12):
-        tracker.track(scene(-100, -100), target)
+        tracker.track(scene(-100, -100), [target])
         tracker.lose(target)
     for _ in range(40):
-        found = tracker.track(scene(340, 190), target)
+        (found,) = tracker.track(scene(340, 190), [target])
         if found.score > 0.5:
             break
         tracker.lose(target)

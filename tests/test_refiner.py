@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_ar.crops import RefinerCrop
-from tracker_ar.models.mask_refiner import Segmentation, build_mask_refiner
+from tracker_ar.models.alpha_refine import Segmentation, build_mask_refiner
 from tracker_ar.profiles import LITE
 from tracker_ar.refine import Refiner
-from tracker_ar.refine.mask_refiner import Correction, drop_small_parts
+from tracker_ar.refine.refiner import Correction, drop_small_parts
 
 SIZE = (90, 120)
 

@@ -17,9 +17,9 @@ import pytest
 from report_fixtures import HIGH, LOW, SECONDS, TRACKERS, write_results, write_workspace
 from short_videos import LENGTH, SIZE
 from tracker_ar import cli
-from tracker_ar.evaluate import toolkit
-from tracker_ar.evaluate.report_table import read_scores
-from tracker_ar.report.command import PAGE
+from tracker_ar.evaluate import vot_toolkit as toolkit
+from tracker_ar.report.vot_table import read_scores
+from tracker_ar.commands.report import PAGE
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

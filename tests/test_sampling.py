@@ -14,11 +14,11 @@ from tracker_ar.data.datasets.davis import DAVIS
 from tracker_ar.data.datasets.got10k import GOT10k
 from tracker_ar.data.datasets.lasot import LaSOT
 from tracker_ar.data.datasets.saliency import Saliency
-from tracker_ar.data.datasets.synthetic import SyntheticVideos
+from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
-from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.sampling import FrameSampling, Mixture, choose_frames
-from tracker_ar.data.sources import (
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.mixture import FrameSampling, Mixture, choose_frames
+from tracker_ar.data.training_samples import (
     Augmentation,
     MixedPairs,
     MixedSequences,
@@ -26,7 +26,7 @@ from tracker_ar.data.sources import (
     SyntheticSource,
     jittered_box,
 )
-from tracker_ar.data.synthetic import SceneSampler
+from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask, box_iou
 

@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tracker_ar import cli
 from tracker_ar import tracker as tracker_module
 from tracker_ar.errors import DataError, EvaluationError, InputError
-from tracker_ar.evaluate import ceilings, speed
-from tracker_ar.evaluate.speed_report import Measurements, Work, format_report, summarize
-from tracker_ar.evaluate.speed_stages import (
+from tracker_ar.speed import ceilings
+from tracker_ar.speed import measure as speed
+from tracker_ar.speed.summary import Measurements, Work, format_report, summarize
+from tracker_ar.speed.stages import (
     FIRST_FRAME_STAGES,
     STAGES,
     StageMeter,
@@ -29,9 +30,9 @@ from tracker_ar.evaluate.speed_stages import (
     observed,
     replaced,
 )
-from tracker_ar.evaluate.speed_start import Start, build, measure_start, peak_memory
-from tracker_ar.evaluate.speed_targets import time_targets
-from tracker_ar.models.precision import tf32_allowed
+from tracker_ar.speed.start import Start, build, measure_start, peak_memory
+from tracker_ar.speed.targets import time_targets
+from tracker_ar.engine.precision import tf32_allowed
 from tracker_ar.prediction import Prediction
 from tracker_ar.profiles import LITE
 from tracker_ar.tracker import AlphaRefineTracker

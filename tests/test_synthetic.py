@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from training_data import make_folder
 
-from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.photometry import degrade, draw_degradation, tone_table
-from tracker_ar.data.samples import refiner_pair
-from tracker_ar.data.scene import Layer, Scene, warp, window_matrix
-from tracker_ar.data.sources import SequenceGeometry, SyntheticSource
-from tracker_ar.data.synthetic import SceneSampler, SceneSettings
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.synthetic.photometry import degrade, draw_degradation, tone_table
+from tracker_ar.data.synthetic.samples import refiner_pair
+from tracker_ar.data.synthetic.scene import Layer, Scene, warp, window_matrix
+from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
+from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask, box_iou
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, box_masks
+from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, MaskRefiner, box_masks
 from tracker_ar.models.target_model import STAGES, Evidence, TargetModel
 
 CHANNELS = {"layer1": 6, "layer2": 8, "layer3": 10}

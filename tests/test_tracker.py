@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ar.base.super_dimp import SuperDiMPTracker
+from tracker_ar.base.dimp import SuperDiMPTracker
 from tracker_ar.errors import AlphaRefineError, InputError
-from tracker_ar.models.mask_refiner import build_mask_refiner
-from tracker_ar.models.super_dimp import build_super_dimp
+from tracker_ar.models.alpha_refine import build_mask_refiner
+from tracker_ar.models.dimp import build_super_dimp
 from tracker_ar.profiles import LITE
 from tracker_ar.refine import Refiner
 from tracker_ar.tracker import AlphaRefineTracker, Prediction, build_tracker

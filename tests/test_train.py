@@ -14,14 +14,14 @@ from training_data import make_folder
 
 import tracker_ar.train.base as base_module
 import tracker_ar.train.refiner as refiner_module
-from tracker_ar.checkpoints import load_into
-from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.sources import SyntheticSource
-from tracker_ar.data.synthetic import SceneSampler
+from tracker_ar.weights.store import load_into
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.training_samples import SyntheticSource
+from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, build_mask_refiner
-from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, build_super_dimp
-from tracker_ar.train import command
+from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
+from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_super_dimp
+from tracker_ar.commands import train as command
 from tracker_ar.train.base import BaseTask
 from tracker_ar.train.labels import box_proposals, gaussian_labels
 from tracker_ar.train.loop import Budget, Task, Trainer

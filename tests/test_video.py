@@ -25,7 +25,7 @@ from video_fixtures import (
 )
 
 from tracker_ar.errors import DataError
-from tracker_ar.evaluate.vot_format import encode_mask_line
+from tracker_ar.data.datasets.vot_layout import encode_mask_line
 from tracker_ar.geometry import mask_from_box
 from tracker_ar.video import overlay, results, sources
 

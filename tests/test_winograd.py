@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from tracker_ar.models import convolution as models_convolution
-from tracker_ar.models.convolution import PackedConvolution, can_pack
+from tracker_ar.ops import convolution as models_convolution
+from tracker_ar.ops.convolution import PackedConvolution, can_pack
 from tracker_ar.ops import winograd
 from tracker_ar.ops.winograd import WinogradConvolution, pays
 

@@ -1,4 +1,4 @@
-"""A tiny data folder in the layout of `tracker_ar.data.library`."""
+"""A tiny data folder in the layout of `tracker_ar.data.synthetic.library`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tracker_ar.data.library import in_split
+from tracker_ar.data.synthetic.library import in_split
 
 SIZE = (120, 160)
 

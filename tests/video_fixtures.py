@@ -14,7 +14,7 @@ from tracker_ar.errors import InputError
 from tracker_ar.geometry import box_from_mask, mask_from_box
 from tracker_ar.geometry import region_box
 from tracker_ar.tracker import Prediction
-from tracker_ar.video import command
+from tracker_ar.commands import track as command
 
 HEIGHT, WIDTH = 48, 64
 STEP = 2  # pixels that the target moves to the right, frame by frame

@@ -12,24 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracker_ar.base.adapted import AdaptedTracker
-    from tracker_ar.multi_target import MultiTargetTracker
+    from tracker_ar.frame import Frame
     from tracker_ar.prediction import Prediction
-    from tracker_ar.tracker import AlphaRefineTracker, build_refiner, build_tracker
+    from tracker_ar.tracker import AlphaRefineTracker
+    from tracker_ar.zoo import build_refiner, build_tracker
 
 __version__ = "0.1.0"
-__all__ = [
-    "AdaptedTracker", "AlphaRefineTracker", "MultiTargetTracker", "Prediction", "build_refiner", "build_tracker",
-]
+__all__ = ["AdaptedTracker", "AlphaRefineTracker", "Frame", "Prediction", "build_refiner", "build_tracker"]
 
-_ELSEWHERE = {
+_PLACES = {
     "AdaptedTracker": "tracker_ar.base.adapted",
-    "MultiTargetTracker": "tracker_ar.multi_target",
+    "AlphaRefineTracker": "tracker_ar.tracker",
+    "Frame": "tracker_ar.frame",
     "Prediction": "tracker_ar.prediction",
+    "build_refiner": "tracker_ar.zoo",
+    "build_tracker": "tracker_ar.zoo",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Imported at first use: torch takes seconds, and the command line and the TraX server start without it.
-    if name in __all__:
-        return getattr(import_module(_ELSEWHERE.get(name, "tracker_ar.tracker")), name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'tracker_ar' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -13,17 +13,17 @@ from tracker_ar.errors import AlphaRefineError
 
 # name -> (module with `configure(parser)` and `run(args) -> int`, one line of help)
 COMMANDS = {
-    "track": ("tracker_ar.video.command", "follow targets through one's own video"),
-    "demo": ("tracker_ar.demo.command", "try it on a page in the browser, with a video, the camera or an example"),
-    "explain": ("tracker_ar.explain.command", "show what every stage does in one frame of a video"),
-    "evaluate": ("tracker_ar.evaluate.command", "evaluate a tracker with the VOT toolkit and show the results"),
-    "report": ("tracker_ar.report.command", "make one HTML page from an evaluated workspace"),
-    "benchmark": ("tracker_ar.evaluate.benchmark_command", "measure how good a tracker is on annotated videos, and how fast"),
-    "sequences": ("tracker_ar.evaluate.sequences", "make, link or list the sequences of a workspace"),
-    "checkpoints": ("tracker_ar.checkpoints_command", "list or install checkpoints"),
-    "doctor": ("tracker_ar.doctor.command", "say what is installed, what works, and how to mend what does not"),
-    "train": ("tracker_ar.train.command", "train the networks"),
-    "validate": ("tracker_ar.train.validate_command", "run the tracker of lite on held-out clips, to choose its settings by"),
+    "track": ("tracker_ar.commands.track", "follow targets through one's own video"),
+    "demo": ("tracker_ar.commands.demo", "try it on a page in the browser, with a video, the camera or an example"),
+    "explain": ("tracker_ar.commands.explain", "show what every stage does in one frame of a video"),
+    "evaluate": ("tracker_ar.commands.evaluate", "evaluate a tracker with the VOT toolkit and show the results"),
+    "report": ("tracker_ar.commands.report", "make one HTML page from an evaluated workspace"),
+    "benchmark": ("tracker_ar.commands.benchmark", "measure how good a tracker is on annotated videos, and how fast"),
+    "sequences": ("tracker_ar.evaluate.vot_workspace", "make, link or list the sequences of a workspace"),
+    "checkpoints": ("tracker_ar.commands.checkpoints", "list or install checkpoints"),
+    "doctor": ("tracker_ar.commands.doctor", "say what is installed, what works, and how to mend what does not"),
+    "train": ("tracker_ar.commands.train", "train the networks"),
+    "validate": ("tracker_ar.commands.validate", "run the tracker of lite on held-out clips, to choose its settings by"),
 }
 
 

@@ -79,27 +79,6 @@ class SearchWindow:
         return torch.from_numpy(self.stride * np.concatenate([self.top_left, self.bottom_right]))
 
 
-def as_rgb_image(image: np.ndarray) -> np.ndarray:
-    """The image as uint8 H x W x 3, C-contiguous; not copied when it is that already.
-
-    Accepted: grey (H x W or H x W x 1, repeated into three channels), RGB, RGBA (alpha is dropped), and other
-    number types whose values are in 0..255 (rounded). Raises InputError for anything else.
-    """
-    try:
-        pixels = np.asarray(image)
-    except ValueError as error:
-        raise InputError("An image is an H x W x 3 array; these rows differ in length.") from error
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.size == 0:
-        raise InputError(f"An image is a non-empty H x W x 3, grey or RGBA array, not {pixels.shape}.")
-    if pixels.dtype != np.uint8:
-        pixels = _as_uint8(pixels)
-    if pixels.shape[2] == 1:
-        pixels = pixels.repeat(3, axis=2)
-    return np.ascontiguousarray(pixels[:, :, :3])
-
-
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """H x W x 3 numbers -> (1, 3, H, W) float32 of the same range."""
     return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).unsqueeze(0)
@@ -234,18 +213,6 @@ def paste_back(probabilities: np.ndarray, crop: RefinerCrop, image_size: tuple[i
     visible = resized[max(-top, 0):max(image_size[0] - top, 0), max(-left, 0):max(image_size[1] - left, 0)]
     full[max(top, 0):max(top, 0) + visible.shape[0], max(left, 0):max(left, 0) + visible.shape[1]] = visible
     return full
-
-
-def _as_uint8(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == bool or not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
-        raise InputError(f"An image holds numbers from 0 to 255, not {pixels.dtype}.")
-    low, high = pixels.min(), pixels.max()
-    if not (low >= 0 and high <= 255):
-        raise InputError(f"An image holds finite values from 0 to 255; this one ({pixels.dtype}) does not: "
-                         "scale it and convert it to uint8.")
-    if 0 < high <= 1 and np.issubdtype(pixels.dtype, np.floating):
-        raise InputError("The image seems to be scaled to 0..1: multiply it by 255 and convert it to uint8.")
-    return np.rint(pixels).astype(np.uint8)
 
 
 def _pair(value: PairLike) -> np.ndarray:

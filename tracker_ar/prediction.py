@@ -1,10 +1,15 @@
-"""What a tracker says of one frame."""
+"""What the parts of a tracker say of a frame, and what a base tracker and a refiner must offer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+
+from tracker_ar.frame import Frame
+from tracker_ar.geometry import Region
 
 
 @dataclass(frozen=True)
@@ -21,3 +26,77 @@ class Prediction:
     mask: np.ndarray
     score: float
     probabilities: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class BaseResult:
+    """What a base tracker says of one target in one frame.
+
+    box: (4,) float64 x, y, w, h in image pixels; may reach beyond the image.
+    score: confidence, 0 to 1, or None from a tracker that knows none.
+    """
+
+    box: np.ndarray
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a refiner says of one target in one frame.
+
+    box: (4,) float64 x, y, w, h in image pixels: refined, or the box that was given where the refiner sees nothing.
+    mask: (H, W) uint8 {0, 1}, C-contiguous; None from a refiner without a mask branch.
+    score: confidence, 0 to 1: for a mask the mean probability of its pixels, 0 where it is empty.
+    probabilities: (H, W) float32, from which the mask was made; None where there is no mask.
+    """
+
+    box: np.ndarray
+    mask: np.ndarray | None
+    score: float
+    probabilities: np.ndarray | None = None
+
+
+class Tracker(Protocol):
+    """What follows all targets of a video: `tracker_ar.tracker.AlphaRefineTracker` is one."""
+
+    profile: Any
+
+    def initialize(self, image: np.ndarray, region: list[Region]) -> list[Prediction]: ...
+
+    def track(self, image: np.ndarray) -> list[Prediction]: ...
+
+    def add(self, image: np.ndarray, region: Region) -> Prediction: ...
+
+
+class BaseTracker(Protocol):
+    """One engine for all targets: it holds networks and settings and does not change while it tracks.
+
+    All that is known of one target is in what `start` returns, an object of the engine's own class (a dataclass as a
+    rule). One target is the ordinary case; several are given in one call so that an engine may compute them together.
+    An engine with networks has a `runner` (`tracker_ar.engine.runner.Runner`) too, which can move them to another device.
+    """
+
+    def start(self, frame: Frame, box: np.ndarray) -> Any:
+        """Learn a target. box: (4,) float64 x, y, w, h in pixels, of positive size."""
+
+    def track(self, frame: Frame, targets: Sequence[Any]) -> list[BaseResult]:
+        """Find every target in the next frame and remember where it is; one result per target, in their order."""
+
+    def correct(self, target: Any, box: np.ndarray) -> None:
+        """Continue from this box, (4,) x, y, w, h, instead of from the one last returned."""
+
+
+class Refiner(Protocol):
+    """One engine for all targets, as `BaseTracker`: turns boxes into masks or more precise boxes."""
+
+    def start(self, frame: Frame, region: Region) -> Any:
+        """Remember a target. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels.
+        Raises InputError for a region that cannot be used."""
+
+    def refine(
+        self, frame: Frame, targets: Sequence[Any], boxes: Sequence[np.ndarray], learn: Sequence[bool]
+    ) -> list[Refinement]:
+        """Every target near its box, (4,) x, y, w, h in pixels. learn: whether it may be learned from this frame."""
+
+    def look(self, frame: Frame, target: Any, box: np.ndarray) -> Refinement:
+        """One target near a box, without remembering anything of it."""

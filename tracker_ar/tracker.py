@@ -1,4 +1,4 @@
-"""AlphaRefine: a base tracker finds the target, the refiner turns its box into a mask.
+"""AlphaRefine: a base tracker finds the targets, the refiner turns their boxes into masks.
 
 The order of one frame (Alpha-Refine, VOT2020 real-time entry): the base tracker's box is clipped to the image, the
 refiner makes the mask from the clipped box, and the clipped box - not the refined one - goes back into the base
@@ -8,212 +8,250 @@ tracker.
 from __future__ import annotations
 
 import copy
-from os import PathLike
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 
-from tracker_ar.base import BaseResult, BaseTracker
-from tracker_ar.crops import as_rgb_image
-from tracker_ar.device_crops import uploaded_once
+from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.errors import InputError
-from tracker_ar.fallback import Movable, announce, is_out_of_memory, on_cpu_when_full
-from tracker_ar.geometry import Region, clip_box, region_box
-from tracker_ar.prediction import Prediction
-from tracker_ar.profiles import PROFILES, Profile
-from tracker_ar.refine import Refinement, Refiner
+from tracker_ar.frame import Frame
+from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
+from tracker_ar.prediction import BaseResult, BaseTracker, Prediction, Refinement, Refiner
+from tracker_ar.profiles import Profile
 
 CPU = torch.device("cpu")
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class _Target:
+    """One target: what base tracker and refiner know of it, where it was last, (4,) x, y, w, h, and its first frame and
+    region, where they may be needed again."""
+
+    base: Any
+    refiner: Any
+    box: np.ndarray
+    first: tuple[Frame, Region] | None
 
 
 class AlphaRefineTracker:
-    """Follows one target through a video: `initialize` with the first frame, then `track` each further one.
+    """Follows one target or several through a video: `initialize` with the first frame, then `track` each further one.
 
+        tracker.initialize(first_frame, mask)          # one target: one prediction per frame
+        tracker.initialize(first_frame, [mask, box])   # several: a list of predictions per frame, in this order
+
+    Masks of several targets do not overlap (`without_overlap`). One target is followed in the same way alone and beside
+    others. Targets may be added and removed while tracking; the results are lists from then on.
     When the GPU runs out of memory it goes on on the CPU, with a RuntimeWarning; what was learned since the first
-    frame is then lost, but not where the target is.
+    frame is then lost, but not where the targets are.
     """
 
-    def __init__(self, base: BaseTracker, refiner: Refiner, profile: Profile) -> None:
+    def __init__(self, base: BaseTracker, refiner: Refiner | None, profile: Profile) -> None:
+        """refiner: None reports the base tracker's box as the mask."""
         self.base = base
         self.refiner = refiner
         self.profile = profile
-        self._image_size: tuple[int, int] | None = None
-        self._learned_on = CPU
-        self._start: tuple[np.ndarray, np.ndarray] | None = None  # image and region, where they may be needed again
-        self._last_box: np.ndarray | None = None
+        self._size: tuple[int, int] | None = None
+        self._targets: list[_Target] = []
+        self._several = False
 
-    @on_cpu_when_full
-    def initialize(self, image: np.ndarray, region: Region) -> None:
-        """Learn the target.
+    @overload
+    def initialize(self, image: np.ndarray, region: Region) -> Prediction: ...
 
-        image: (H, W, 3) uint8 RGB; grey and RGBA are taken as well. region: a mask (H, W), non-zero on the target,
-        or a box x, y, w, h in pixels (0-based, top-left origin). Raises InputError for an image or region that
-        cannot be used; the tracker then keeps the target it had.
+    @overload
+    def initialize(self, image: np.ndarray, region: list[Region]) -> list[Prediction]: ...
+
+    def initialize(self, image: np.ndarray, region: Region | list[Region]) -> Prediction | list[Prediction]:
+        """Learn the target or targets anew; returns what is known of the first frame.
+
+        image: (H, W, 3) uint8 RGB; grey and RGBA are taken as well. region: a mask (H, W), non-zero on the target, or a
+        box x, y, w, h in pixels (0-based, top-left origin); a list of them for several targets. What was given is the
+        result, with score 1; in a box the mask is what the refiner sees. Raises InputError for an image or region that
+        cannot be used, naming the target; the tracker then keeps the targets it had.
         """
-        image = as_rgb_image(image)
-        box = region_box(region, image.shape[:2])
-        self._start = self._last_box = None
-        self._learn(image, region, box)
-        if self._learned_on != CPU:
-            self._start = image.copy(), np.array(region)
-        self._image_size = image.shape[:2]
+        several = are_several(region)
+        regions = list(region) if several else [region]
+        if not regions:
+            raise InputError("There is no target: give at least one region.")
+        frame = Frame.of(image)
+        targets, predictions = self._safely(lambda: self._started(frame, regions))
+        self._size, self._targets, self._several = frame.size, targets, several
+        self._safely(lambda: self._warm_up(frame))
+        return without_overlap(predictions) if several else predictions[0]
 
-    @on_cpu_when_full
-    def track(self, image: np.ndarray) -> Prediction:
-        """Find the target in the next frame, an image of the first frame's size.
+    def add(self, image: np.ndarray, region: Region) -> Prediction:
+        """Follow one more target, given in this frame of the video; it comes last in the results.
 
-        Raises InputError for an image that cannot be used and for a call before `initialize`; the next good frame
-        is tracked as if the bad one had not been.
+        The frame itself is tracked by `track`, before or after. Raises InputError as `initialize`, and before it.
         """
-        image = self.ready(image)
-        with uploaded_once(image):
-            found = self.base.track(image)
-            box, confident = self.accept(found)
-            refined = self.refiner.refine(image, box, learn=confident)
-        return prediction_of(box, found, refined)
+        frame = self._checked(image, "add")
+        targets, predictions = self._safely(lambda: self._started(frame, [region]))
+        self._targets += targets
+        self._several = True
+        self._safely(lambda: self._warm_up(frame))
+        return predictions[0]
 
-    def ready(self, image: np.ndarray) -> np.ndarray:
-        """The image as it is worked on, if it can be."""
-        if self._image_size is None:
-            raise InputError("track() was called before initialize(): give the first frame and its region first.")
-        image = as_rgb_image(image)
-        if image.shape[:2] != self._image_size:
+    def remove(self, index: int) -> None:
+        """Follow the target at this place of the results no longer. Raises InputError where there is none."""
+        self._targets.remove(self._at(index))
+        self._several = True
+
+    def correct(self, index: int, box: np.ndarray) -> None:
+        """Continue from this box, (4,) x, y, w, h in pixels, with the target at this place of the results (0-based).
+
+        Base trackers of one's own follow it where they can. Raises InputError where there is no such target.
+        """
+        target = self._at(index)
+        target.box = checked_box(box)
+        self.base.correct(target.base, target.box)
+
+    def track(self, image: np.ndarray) -> Prediction | list[Prediction]:
+        """Find the target or targets in the next frame, an image of the first frame's size.
+
+        Returns one prediction where `initialize` was given one region, else a list. Raises InputError for an image that
+        cannot be used and for a call before `initialize`; the next good frame is tracked as if the bad one had not been.
+        """
+        frame = self._checked(image, "track")
+        predictions = self._safely(lambda: self._follow(frame))
+        return without_overlap(predictions) if self._several else predictions[0]
+
+    def _at(self, index: int) -> _Target:
+        if not 0 <= index < len(self._targets):
+            raise InputError(f"There is no target {index}: there are {len(self._targets)}, counted from 0.")
+        return self._targets[index]
+
+    # ---- one frame
+
+    def _checked(self, image: np.ndarray, verb: str) -> Frame:
+        if self._size is None:
+            raise InputError(f"{verb}() was called before initialize(): give the first frame and its region first.")
+        frame = Frame.of(image)
+        if frame.size != self._size:
             raise InputError(
-                f"The frame is {image.shape[1]} x {image.shape[0]} pixels, the first one was "
-                f"{self._image_size[1]} x {self._image_size[0]}: scale the frames of a video to one size."
+                f"The frame is {frame.size[1]} x {frame.size[0]} pixels, the first one was "
+                f"{self._size[1]} x {self._size[0]}: scale the frames of a video to one size."
             )
-        if self._learned_on != self.refiner.device:
-            self._start_again()  # another target, which shares the networks, has moved them
-        return image
+        return frame
 
-    def accept(self, found: BaseResult) -> tuple[np.ndarray, bool]:
-        """The base tracker's box, clipped and given back to it, and whether it is confident."""
-        box = clip_box(found.box, self._image_size, self.profile.minimum_side)
-        self.base.correct(box)
-        self._last_box = box
-        return box, found.score is None or found.score >= self.profile.confident_score
+    def _follow(self, frame: Frame) -> list[Prediction]:
+        found = self.base.track(frame, [target.base for target in self._targets])
+        for target, result in zip(self._targets, found):
+            target.box = clip_box(result.box, frame.size, self.profile.minimum_side)
+            self.base.correct(target.base, target.box)
+        boxes = [target.box for target in self._targets]
+        if self.refiner is None:
+            return [_unrefined(box, result, frame) for box, result in zip(boxes, found)]
+        sure = [result.score is None or result.score >= self.profile.confident_score for result in found]
+        refined = self.refiner.refine(frame, [target.refiner for target in self._targets], boxes, sure)
+        return [_prediction(*each) for each in zip(boxes, found, refined)]
 
-    @property
-    def in_batches(self) -> bool:
-        """Whether several targets go through the networks faster in one batch: on a GPU, with SuperDiMP as the base."""
-        graphs = getattr(self.base, "graphs", None)
-        return graphs is not None and graphs.active and self.refiner.graphs.active
+    # ---- starting
 
-    def move_to_cpu(self) -> bool:
-        """Go on on the CPU; False where that is so already."""
-        if self.refiner.device == CPU:
-            return False
-        self.refiner.move_to(CPU)
-        if isinstance(self.base, Movable):
-            self.base.move_to(CPU)
-        self._start_again()
-        return True
+    def _started(self, frame: Frame, regions: Sequence[Region]) -> tuple[list[_Target], list[Prediction]]:
+        """New targets and what is known of them in this frame."""
+        targets, predictions = [], []
+        for number, region in enumerate(regions, 1):
+            try:
+                target = self._start(frame, region)
+                predictions.append(self._first_prediction(frame, target, region))
+            except InputError as error:
+                which = f"Target {number} of {len(regions)}: " if len(regions) > 1 else ""
+                raise InputError(f"{which}{error}") from error
+            targets.append(target)
+        return targets, predictions
 
-    def _learn(self, image: np.ndarray, region: Region, box: np.ndarray) -> None:
-        self.base.initialize(image, box)
-        self.refiner.initialize(image, region)
-        self._learned_on = self.refiner.device
+    def _start(self, frame: Frame, region: Region) -> _Target:
+        box = region_box(region, frame.size)
+        return _Target(*self._learned(frame, region, box), box, self._kept(frame, region))
 
-    def _start_again(self) -> None:
-        if self._start is None:
-            return
-        (image, region), self._start = self._start, None
-        self._learn(image, region, region_box(region, image.shape[:2]))
-        if self._last_box is not None:
-            self.base.correct(self._last_box)
+    def _learned(self, frame: Frame, region: Region, box: np.ndarray) -> tuple[Any, Any]:
+        base = self.base.start(frame, box)
+        return base, None if self.refiner is None else self.refiner.start(frame, region)
 
-    def __copy__(self) -> AlphaRefineTracker:
-        """A tracker with the same networks and settings that has yet to be given its target."""
-        # What base tracker and refiner know of a target they put beside their networks anew in `initialize`.
-        return AlphaRefineTracker(copy.copy(self.base), copy.copy(self.refiner), self.profile)
+    def _kept(self, frame: Frame, region: Region) -> tuple[Frame, Region] | None:
+        """Copies of what a target is learned from, where that may have to be done again on the CPU."""
+        return (Frame(frame.pixels.copy()), np.array(region)) if self._on_gpu() else None
+
+    def _first_prediction(self, frame: Frame, target: _Target, region: Region) -> Prediction:
+        if np.ndim(region) == 2:
+            return Prediction(target.box, np.ascontiguousarray(np.asarray(region) != 0, dtype=np.uint8), 1.0)
+        inside = clip_box(target.box, frame.size, self.profile.minimum_side)
+        seen = None if self.refiner is None else self.refiner.look(frame, target.refiner, inside)
+        if seen is None or seen.mask is None or not seen.mask.any():
+            return Prediction(target.box, mask_from_box(inside, frame.size), 1.0)
+        return Prediction(target.box, seen.mask, 1.0, seen.probabilities)
+
+    def _warm_up(self, frame: Frame) -> None:
+        """On a GPU record now what the next frames replay: a first replay would cost the first frame a second."""
+        gpu = self._on_gpu()
+        if self.base in gpu:
+            self.base.track(frame, copy.deepcopy([target.base for target in self._targets]))
+        if self.refiner is not None and self.refiner in gpu:
+            targets = copy.deepcopy([target.refiner for target in self._targets])
+            self.refiner.refine(frame, targets, [target.box for target in self._targets], [False] * len(targets))
+
+    # ---- a GPU that is full
+
+    def _on_gpu(self) -> list[Any]:
+        """Those of both engines whose networks are not on the CPU."""
+        parts = (self.base, self.refiner)
+        return [part for part in parts if getattr(part, "runner", None) is not None and part.runner.device != CPU]
+
+    def _safely(self, action: Callable[[], Result]) -> Result:
+        """Do this, on the CPU where a GPU turns out to be full: everything goes on there, the targets learned anew."""
+        try:
+            return action()
+        except RuntimeError as error:
+            if not self._on_gpu() or not is_out_of_memory(error):
+                raise
+            announce(error)
+        self._move_to_cpu()
+        return action()
+
+    def _move_to_cpu(self) -> None:
+        for engine in self._on_gpu():
+            engine.runner.move_to(CPU)
+        for target in self._targets:
+            assert target.first is not None
+            (frame, region), target.first = target.first, None
+            target.base, target.refiner = self._learned(frame, region, region_box(region, frame.size))
+            self.base.correct(target.base, target.box)
 
 
-def prediction_of(box: np.ndarray, found: BaseResult, refined: Refinement) -> Prediction:
-    """What a frame's result is, of the clipped box and what both parts of the tracker said."""
+def are_several(region: Region | list[Region]) -> bool:
+    """Whether this is a list of regions: a list or tuple whose entries are not numbers."""
+    return isinstance(region, (list, tuple)) and (not region or np.ndim(region[0]) > 0)
+
+
+def _prediction(box: np.ndarray, found: BaseResult, refined: Refinement) -> Prediction:
+    assert refined.mask is not None
     return Prediction(box, refined.mask, refined.score if found.score is None else found.score, refined.probabilities)
 
 
-def build_tracker(
-    profile: str = "vot2020",
-    device: str = "auto",
-    checkpoint: str | PathLike[str] | None = None,
-    seed: int = 0,
-    base: BaseTracker | None = None,
-    fast: bool = True,
-) -> AlphaRefineTracker:
-    """A tracker with its weights loaded.
+def _unrefined(box: np.ndarray, found: BaseResult, frame: Frame) -> Prediction:
+    return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
 
-    profile: 'vot2020', the challenge entry with the authors' checkpoints, or 'lite', with ours. device: 'auto' (the
-    GPU where there is one), 'cpu', 'cuda', 'cuda:1', ... checkpoint: the folder that holds both files of the
-    profile; None for the project's `checkpoints/`. seed: of everything random, applied anew at each initialisation.
-    base: a base tracker to take the place of SuperDiMP (see `AdaptedTracker`). fast: False runs the networks as they
-    are trained, layer by layer, in float32, to compare with; the results are the same up to rounding, which on a GPU
-    is that of TF32 (see `Graphs`).
-    Raises InputError for an unknown profile or device, CheckpointError for missing or unfit weights.
+
+def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions with every pixel in one mask at most.
+
+    A pixel that several masks hold, which is one where several probabilities are over their threshold, goes
+    to the target whose probability is highest there, to the earlier target where they are equal. Where a
+    prediction brings no probabilities, its score stands for them; a mask that was given counts with 1.
     """
-    from tracker_ar.base.super_dimp import SuperDiMPTracker
-    from tracker_ar.checkpoints import find_checkpoints, load_into
-    from tracker_ar.models.super_dimp import build_super_dimp
-
-    settings = _profile(profile)
-    if base is not None:
-        return AlphaRefineTracker(base, build_refiner(profile, device, checkpoint, fast), settings)
-    where = _device(device)
-    base_path, refiner_path = find_checkpoints(profile, checkpoint)
-    network = build_super_dimp(settings.base.network)
-    load_into(network, base_path)
-
-    def assemble(device: torch.device) -> AlphaRefineTracker:
-        base = SuperDiMPTracker(network, settings.base, device, seed, fast)
-        return AlphaRefineTracker(base, _load_refiner(settings, refiner_path, device, fast), settings)
-
-    try:
-        return assemble(where)
-    except RuntimeError as error:
-        if where == CPU or not is_out_of_memory(error):
-            raise
-        announce(error)
-    return assemble(CPU)
-
-
-def build_refiner(
-    profile: str = "vot2020",
-    device: str = "auto",
-    checkpoint: str | PathLike[str] | None = None,
-    fast: bool = True,
-) -> Refiner:
-    """The refiner of a profile, with its weights loaded, to stand behind a tracker of one's own.
-
-    Arguments and errors as of `build_tracker`; only the refiner's checkpoint is needed.
-    """
-    from tracker_ar.checkpoints import find_refiner_checkpoint
-
-    settings = _profile(profile)
-    return _load_refiner(settings, find_refiner_checkpoint(profile, checkpoint), _device(device), fast)
-
-
-def _load_refiner(settings: Profile, path: Path, device: torch.device, fast: bool) -> Refiner:
-    from tracker_ar.checkpoints import load_into
-    from tracker_ar.models.mask_refiner import build_mask_refiner
-
-    network = build_mask_refiner(settings.refiner.network)
-    load_into(network, path)
-    return Refiner(network, settings.refiner, device, fast)
-
-
-def _profile(name: str) -> Profile:
-    if name not in PROFILES:
-        raise InputError(f"There is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
-    return PROFILES[name]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {name!r} cannot be used ({error}): use 'auto' or 'cpu'.") from None
-    return device
+    if len(predictions) < 2:
+        return list(predictions)
+    shape = predictions[0].mask.shape
+    strongest = np.zeros(shape, dtype=np.float32)
+    owner = np.full(shape, -1, dtype=np.int32)
+    for index, prediction in enumerate(predictions):
+        claimed = prediction.mask != 0
+        strength = prediction.score if prediction.probabilities is None else prediction.probabilities
+        wins = claimed & ((owner < 0) | (strength > strongest))
+        np.copyto(strongest, np.float32(strength), where=wins)
+        owner[wins] = index
+    return [replace(prediction, mask=(owner == index).astype(np.uint8))
+            for index, prediction in enumerate(predictions)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def make_tracker() -> AlphaRefineTracker:
     """The best profile whose checkpoints are installed and verified."""
     from tracker_ar import build_tracker
-    from tracker_ar.checkpoints import installed_profile
+    from tracker_ar.weights.store import installed_profile
 
     profile = installed_profile()
     if profile != "vot2020":

@@ -22,7 +22,7 @@ def make_tracker() -> AlphaRefineTracker:
 
     from tracker_ar import AlphaRefineTracker, build_refiner
     from tracker_ar.base.opencv import opencv_tracker
-    from tracker_ar.checkpoints import installed_profile
+    from tracker_ar.weights.store import installed_profile
     from tracker_ar.profiles import PROFILES
 
     base = opencv_tracker("csrt")

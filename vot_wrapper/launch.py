@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Callable, NoReturn
 from vot_wrapper.protocol import ProtocolChannel
 
 if TYPE_CHECKING:
-    from tracker_ar.multi_target import SingleTargetTracker
+    from tracker_ar.prediction import Tracker
     from vot_wrapper.server import Report
 
 
-def launch(make_tracker: Callable[[], SingleTargetTracker], report: Report = "masks") -> int:
+def launch(make_tracker: Callable[[], Tracker], report: Report = "masks") -> int:
     """Serve one tracker over TraX until the client quits, goes away, or sends SIGTERM.
 
     ``make_tracker`` is called once, before the hello, when stray output can no longer do harm; it should do

@@ -18,8 +18,8 @@ import numpy as np
 import trax
 
 from tracker_ar.errors import InputError
-from tracker_ar.multi_target import MultiTargetTracker, SingleTargetTracker
-from tracker_ar.prediction import Prediction
+from tracker_ar.prediction import Prediction, Tracker
+from tracker_ar.tracker import without_overlap
 from vot_wrapper.protocol import ProtocolChannel
 from vot_wrapper.regions import decode_region, encode_box, encode_mask
 
@@ -27,7 +27,7 @@ Report = Literal["masks", "boxes"]
 
 
 def serve(
-    make_tracker: Callable[[], SingleTargetTracker], channel: ProtocolChannel, report: Report = "masks"
+    make_tracker: Callable[[], Tracker], channel: ProtocolChannel, report: Report = "masks"
 ) -> int:
     """Build the tracker, say hello, answer requests until the client quits or goes away.
 
@@ -85,8 +85,8 @@ def serve(
 class Session:
     """The targets of one client and the last states that were reported of them."""
 
-    def __init__(self, tracker: SingleTargetTracker, report: Report = "masks") -> None:
-        self.tracker = MultiTargetTracker(tracker)
+    def __init__(self, tracker: Tracker, report: Report = "masks") -> None:
+        self.tracker = tracker
         self._report = report
         self._predictions: list[Prediction] = []
         self._image_size = (0, 0)
@@ -117,7 +117,10 @@ class Session:
         try:
             image = read_image(path)
             self._image_size = image.shape[:2]
-            return self.tracker.track(image, self._decode(new))
+            predictions = self.tracker.track(image)
+            if not new:
+                return predictions
+            return without_overlap([*predictions, *(self.tracker.add(image, region) for region in self._decode(new))])
         except InputError as error:
             if new:
                 raise

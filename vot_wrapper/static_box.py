@@ -8,29 +8,19 @@ from typing import TYPE_CHECKING
 from vot_wrapper.launch import launch
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tracker_ar.multi_target import SingleTargetTracker
-    from tracker_ar.prediction import Prediction
+    from tracker_ar import AlphaRefineTracker
 
 
-def make_tracker() -> SingleTargetTracker:
+def make_tracker() -> AlphaRefineTracker:
     """A tracker without weights."""
-    from types import SimpleNamespace
+    from tracker_ar import AlphaRefineTracker
+    from tracker_ar.base.settings import BaseSettings
+    from tracker_ar.base.static import StaticTracker
+    from tracker_ar.profiles import Profile
+    from tracker_ar.refine.settings import RefinerSettings
 
-    from tracker_ar.geometry import box_from_mask, mask_from_box
-    from tracker_ar.prediction import Prediction
-
-    class StaticBox:
-        profile = SimpleNamespace(name="static-box")
-
-        def initialize(self, image: np.ndarray, region: np.ndarray) -> None:
-            self.box = region if region.ndim == 1 else box_from_mask(region)
-
-        def track(self, image: np.ndarray) -> Prediction:
-            return Prediction(self.box, mask_from_box(self.box, image.shape[:2]), 1.0)
-
-    return StaticBox()
+    profile = Profile("static-box", BaseSettings(), RefinerSettings(), minimum_side=1.0)
+    return AlphaRefineTracker(StaticTracker(), None, profile)
 
 
 if __name__ == "__main__":

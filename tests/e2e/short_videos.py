@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tracker_ar.evaluate.procedural import anchor_values
-from tracker_ar.evaluate.vot_format import encode_mask_line
+from tracker_ar.data.synthetic.procedural import anchor_values
+from tracker_ar.data.datasets.vot_layout import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH, SIZE = 12, (60, 80)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from browser import Browser, browser, find_browser
 
-from tracker_ar.evaluate.procedural import HEIGHT, WIDTH, made_scenes, render
+from tracker_ar.data.synthetic.procedural import HEIGHT, WIDTH, made_scenes, render
 from tracker_ar.geometry import box_from_mask
 
 LENGTH = 8

@@ -14,8 +14,8 @@ import pytest
 
 from short_videos import ROOT, UNSUPERVISED, vot, write_sequence
 from tracker_ar import cli
-from tracker_ar.evaluate.toolkit import load_workspace, missing_results
-from tracker_ar.evaluate.vot_format import write_list
+from tracker_ar.evaluate.vot_toolkit import load_workspace, missing_results
+from tracker_ar.data.datasets.vot_layout import write_list
 
 pytestmark = pytest.mark.e2e
 

@@ -13,7 +13,7 @@ import pytest
 
 from short_videos import LENGTH, ROOT, vot, write_sequence
 from tracker_ar import cli
-from tracker_ar.evaluate.vot_format import write_list
+from tracker_ar.data.datasets.vot_layout import write_list
 
 pytestmark = pytest.mark.e2e
 

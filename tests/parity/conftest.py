@@ -8,8 +8,8 @@ import pytest
 from recipe import MASK_REFINER, SUPER_DIMP
 from recorded import Reference, load_recipe
 
-from tracker_ar.models.mask_refiner import MaskRefiner, build_mask_refiner
-from tracker_ar.models.super_dimp import SuperDiMP, build_super_dimp
+from tracker_ar.models.alpha_refine import MaskRefiner, build_mask_refiner
+from tracker_ar.models.dimp import SuperDiMP, build_super_dimp
 
 
 @pytest.fixture(scope="session")

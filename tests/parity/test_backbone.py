@@ -8,8 +8,8 @@ import torch
 from recipe import net_input
 from recorded import Reference
 
-from tracker_ar.models.mask_refiner import LEVELS, MaskRefiner
-from tracker_ar.models.super_dimp import SuperDiMP
+from tracker_ar.models.alpha_refine import LEVELS, MaskRefiner
+from tracker_ar.models.dimp import SuperDiMP
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ import torch
 
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState
-from tracker_ar.profiles import LocalizationSettings, MemorySettings
+from tracker_ar.base.dimp import SuperDiMPTracker, TargetState
+from tracker_ar.base.settings import LocalizationSettings, MemorySettings
 
 DATA = Path(__file__).parent / "data"
 LOCALIZE = json.loads((DATA / "localize.json").read_text())

@@ -10,7 +10,7 @@ from recipe import MASK_REFINER, net_input
 from recorded import Reference, key_shapes
 from torch import Tensor
 
-from tracker_ar.models.mask_refiner import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
+from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, MaskRefiner, build_mask_refiner
 from tracker_ar.ops.resizing import double
 
 LEVELS = ("layer5", "layer4", "layer3", "layer2")

@@ -12,9 +12,9 @@ from relative_boxes import from_relative, relative_gradient, to_relative
 from torch import Tensor
 
 from tracker_ar.base.box_refinement import ascend
-from tracker_ar.models.super_dimp import SUPER_DIMP_LITE, SuperDiMP, build_super_dimp
+from tracker_ar.models.dimp import SUPER_DIMP_LITE, SuperDiMP, build_super_dimp
 from tracker_ar.models.target_filter import Correlation
-from tracker_ar.profiles import BoxRefinementSettings
+from tracker_ar.base.settings import BoxRefinementSettings
 
 BOXES = torch.tensor([[146.0, 136, 60, 80], [170, 176, 60, 80], [146, 136, 60, 80], [226, 80, 60, 80]])
 STEP_LENGTH = 2.5e-3

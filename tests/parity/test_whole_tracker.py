@@ -17,12 +17,13 @@ import torch
 import synth
 from recipe import MASK_REFINER, SUPER_DIMP
 from recorded import load_recipe
-from tracker_ar.base import super_dimp
-from tracker_ar.base.super_dimp import SuperDiMPTracker, TargetState
-from tracker_ar.models.mask_refiner import build_mask_refiner
-from tracker_ar.models.super_dimp import build_super_dimp
+from tracker_ar.base import dimp as super_dimp
+from tracker_ar.base.dimp import SuperDiMPTracker, TargetState
+from tracker_ar.models.alpha_refine import build_mask_refiner
+from tracker_ar.models.dimp import build_super_dimp
 from tracker_ar.profiles import VOT2020
-from tracker_ar.refine import Refinement, Refiner, mask_refiner
+from tracker_ar.refine import Refinement, Refiner
+from tracker_ar.refine import refiner as mask_refiner
 from tracker_ar.tracker import AlphaRefineTracker
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "track_synth.npz")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from tracker_ar.base import BaseResult
 from tracker_ar.errors import InputError
+from tracker_ar.frame import Frame
 from tracker_ar.geometry import checked_box
+from tracker_ar.prediction import BaseResult
 
 
 class InitUpdate(Protocol):
@@ -24,8 +26,16 @@ class InitUpdate(Protocol):
     def update(self, image: np.ndarray) -> Any: ...
 
 
+@dataclass
+class AdaptedTarget:
+    """The object that follows one target, and its last box, (4,) x, y, w, h."""
+
+    tracker: InitUpdate
+    box: np.ndarray
+
+
 class AdaptedTracker:
-    """A `BaseTracker` around an object with `init` and `update`.
+    """A `BaseTracker` around a class with `init` and `update`.
 
     The box that goes back into the base tracker reaches an object that has a method `correct(box)` itself.
     Others go on from their own box: starting them anew from a corrected one would lose what they have
@@ -37,26 +47,30 @@ class AdaptedTracker:
         """create: makes a new object for every target: a class, or a function (`cv2.TrackerMIL.create`)."""
         self._create = create
 
-    def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
-        """image: (H, W, 3) uint8 RGB; box: (4,) x, y, w, h in pixels."""
+    def start(self, frame: Frame, box: np.ndarray) -> AdaptedTarget:
+        """A new object, told of the target. box: (4,) x, y, w, h in pixels."""
         tracker = self._create()
-        tracker.init(image, box)
-        self._tracker, self._box = tracker, checked_box(box)
+        tracker.init(frame.pixels, box)
+        return AdaptedTarget(tracker, checked_box(box))
 
-    def track(self, image: np.ndarray) -> BaseResult:
-        """Find the target in the next frame. The score is None where the object gives none."""
-        found, score, box = _read(self._tracker.update(image))
-        if not (found and np.isfinite(box).all() and min(box[2:]) > 0):
-            return BaseResult(self._box, 0.0)
-        self._box = box
-        return BaseResult(box, score)
+    def track(self, frame: Frame, targets: Sequence[AdaptedTarget]) -> list[BaseResult]:
+        """Find every target in the next frame. The score is None where the object gives none. Raises InputError where
+        it returns something else than it should."""
+        return [self._update(frame, target) for target in targets]
 
-    def correct(self, box: np.ndarray) -> None:
+    def correct(self, target: AdaptedTarget, box: np.ndarray) -> None:
         """Continue from this box, (4,) x, y, w, h, if the object can."""
-        correct = getattr(self._tracker, "correct", None)
+        correct = getattr(target.tracker, "correct", None)
         if correct is not None:
             correct(box)
-            self._box = box
+            target.box = box
+
+    def _update(self, frame: Frame, target: AdaptedTarget) -> BaseResult:
+        found, score, box = _read(target.tracker.update(frame.pixels))
+        if not (found and np.isfinite(box).all() and min(box[2:]) > 0):
+            return BaseResult(target.box, 0.0)
+        target.box = box
+        return BaseResult(box, score)
 
 
 def _read(answer: Any) -> tuple[bool, float | None, np.ndarray]:

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from tracker_ar.crops import sample_patch, to_tensor
-from tracker_ar.profiles import AugmentationSettings
+from tracker_ar.base.settings import AugmentationSettings
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 

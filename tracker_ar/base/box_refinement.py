@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tracker_ar.profiles import BoxRefinementSettings
+from tracker_ar.base.settings import BoxRefinementSettings
 
 
 def jittered_boxes(box: Tensor, noise: Tensor, settings: BoxRefinementSettings) -> Tensor:

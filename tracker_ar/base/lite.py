@@ -8,6 +8,7 @@ Boxes and centres are in continuous coordinates: pixel i covers [i, i + 1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,14 +16,17 @@ import torch
 from torch import Tensor
 
 from tracker_ar.base.augmentation import augment_first_frame
+from tracker_ar.base.dimp import RandomSource
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
-from tracker_ar.base.randomness import RandomSource
 from tracker_ar.base.searching import SearchSettings, next_search
+from tracker_ar.base.settings import AugmentationSettings, MemorySettings
 from tracker_ar.crops import normalize, sample_patch, search_window
-from tracker_ar.models.inference import prepare_for_inference
+from tracker_ar.engine.runner import Runner
+from tracker_ar.frame import Frame
 from tracker_ar.models.lite_base import LITE_BASE, LiteBase, LiteBaseConfig
-from tracker_ar.profiles import AugmentationSettings, MemorySettings
+from tracker_ar.prediction import BaseResult
+from tracker_ar.trace import note, stage
 
 STRIDE = 16
 
@@ -65,15 +69,10 @@ class Region:
 
 
 @dataclass(frozen=True)
-class LiteResult:
-    """What the base tracker says of a frame.
+class LiteResult(BaseResult):
+    """box: of the last size, where the score map peaks. score: that the target is there, calibrated. evidence: what that
+    rests on."""
 
-    box: (4,) float64 x, y, w, h in image pixels: of the last size, where the score map peaks. score: that the target is
-    there, 0 to 1, calibrated. evidence: what that rests on.
-    """
-
-    box: np.ndarray
-    score: float
     evidence: Evidence
 
 
@@ -105,68 +104,66 @@ class LiteTarget:
 
 
 class LiteTracker:
-    """The engine; all that is known of a target is in what `start` returns."""
+    """The engine; see `tracker_ar.prediction.BaseTracker`. A frame ends with `accept` or `lose`. `seed`: of everything
+    random, the same for every target."""
 
-    def __init__(
-        self, network: LiteBase, settings: LiteBaseSettings, device: torch.device, seed: int = 0, fast: bool = True
-    ) -> None:
-        self.network = prepare_for_inference(network, device, fast)
-        self.device = device
+    def __init__(self, runner: Runner, settings: LiteBaseSettings = LiteBaseSettings(), seed: int = 0) -> None:
+        self.runner = runner
         self.settings = settings
         self._seed = seed
 
     @torch.inference_mode()
-    def start(self, image: np.ndarray, box: np.ndarray) -> LiteTarget:
-        """Learn a target. image: (H, W, 3) uint8 RGB; box: (4,) x, y, w, h in pixels, of positive size."""
-        settings = self.settings
+    def start(self, frame: Frame, box: np.ndarray) -> LiteTarget:
+        """Learn a target. box: (4,) x, y, w, h in pixels, of positive size."""
+        settings, network, device = self.settings, self.runner.network, self.runner.device
         box = np.asarray(box, np.float64)
         random = RandomSource(self._seed)
         centre = torch.from_numpy((box[:2] + box[2:] / 2)[::-1].astype(np.float32)) - 0.5
-        side = settings.input_size
-        scale = np.float32(self._side_of(box) / side)
-        patches, shifts = augment_first_frame(
-            image, centre, scale, side, settings.augmentation, random.augmentation_shifts
-        )
-        features = torch.cat([self._features(patch[None]) for patch in patches])
-        kept = random.kept_channels(
-            settings.augmentation.dropout_samples, features.shape[1], settings.augmentation.dropout_probability
-        )
-        gain = kept.to(features) / (1 - settings.augmentation.dropout_probability)
-        features = torch.cat((features, features[:1] * gain[:, :, None, None]))
+        scale = np.float32(self._side_of(box) / settings.input_size)
+        with stage("augmentation"):
+            patches, shifts = augment_first_frame(
+                frame.pixels, centre, scale, settings.input_size, settings.augmentation, random.augmentation_shifts
+            )
+        with stage("base backbone"):
+            # One by one: what is laid out for single images takes longer for several at once.
+            features = torch.cat([features_of(network, normalize(patch[None]).to(device)) for patch in patches])
+        dropout = settings.augmentation.dropout_probability
+        kept = random.kept_channels(settings.augmentation.dropout_samples, features.shape[1], dropout)
+        features = torch.cat((features, features[:1] * (kept.to(features) / (1 - dropout))[:, :, None, None]))
         boxes = torch.zeros(len(features), 4)
         boxes[: len(shifts), :2] = shifts.flip(1).float()
-        boxes += torch.from_numpy(self._plain_region(image, centre, scale).box_inside(box)).float()
+        plain = self._plain_region(frame, centre, scale).box_inside(box)
+        boxes = (boxes + torch.from_numpy(plain).float()).to(device)
 
-        classifier = self.network.classifier
-        boxes = boxes.to(self.device)
-        target_filter = classifier.initial_filter(features, boxes)
-        target_filter = classifier.optimize_filter(target_filter, features, boxes, settings.memory.initial_iterations)
-        memory = SampleMemory(features, boxes, settings.memory)
-        return LiteTarget(box, image.shape[:2], target_filter, memory)
-
-    @torch.inference_mode()
-    def track(self, image: np.ndarray, target: LiteTarget) -> LiteResult:
-        """Find the target in the next frame, of the first frame's size; its size stays what it was."""
-        target.frame_number += 1
-        centre, growth = next_search(target.box, target.lost_frames, target.image_size, self._side_of(target.box),
-                                     self.settings.search)
-        region, patch = self._cut(image, centre, self._side_of(target.box) * growth)
-        features = self._features(patch)
-        target.scores = self.network.classifier.scores(target.filter, features[None])[0, 0].float().cpu()
-        size_in_cells = target.box[2:] * region.zoom / STRIDE
-        peaks = score_peaks(target.scores.numpy(), size_in_cells, self.settings.presence)
-        evidence = evidence_of(peaks)
-        centre = region.to_image(np.array(peaks.place) * STRIDE)
-        box = self._kept_inside(np.concatenate((centre - target.box[2:] / 2, target.box[2:])), target.image_size)
-        target.seen = _Seen(features, region, evidence)
-        return LiteResult(box, presence(evidence, self.settings.presence), evidence)
+        classifier = network.classifier
+        with stage("initial filter"):
+            initial = classifier.initial_filter(features, boxes)
+        with stage("model update"):
+            learned = classifier.optimize_filter(initial, features, boxes, settings.memory.initial_iterations)
+        return LiteTarget(box, frame.size, learned, SampleMemory(features, boxes, settings.memory))
 
     @torch.inference_mode()
-    def correct(self, target: LiteTarget, box: np.ndarray, learn: bool) -> None:
-        """The target was found in the last frame, at `box`, (4,) x, y, w, h. learn: whether the frame teaches."""
+    def track(self, frame: Frame, targets: Sequence[LiteTarget]) -> list[LiteResult]:
+        """Find every target in the next frame, of the first frame's size; sizes stay what they were."""
+        with stage("base crop"):
+            cuts = [self._cut(frame, target) for target in targets]
+            images = [normalize(patch).to(self.runner.device) for _, patch in cuts]
+        note("search regions", [region for region, _ in cuts])
+        answers = self.runner.run(search, [(image, target.filter) for image, target in zip(images, targets)])
+        with stage("localisation"):
+            return [self._localised(target, cut[0], *answer) for target, cut, answer in zip(targets, cuts, answers)]
+
+    def correct(self, target: LiteTarget, box: np.ndarray) -> None:
+        """Continue from this box, (4,) x, y, w, h; nothing is learned."""
         target.box, target.lost_frames = np.asarray(box, np.float64), 0
+
+    @torch.inference_mode()
+    def accept(self, target: LiteTarget, box: np.ndarray, learn: bool) -> None:
+        """The target was found in the last frame, at `box`, (4,) x, y, w, h. learn: whether the frame teaches."""
+        self.correct(target, box)
         if learn and target.seen is not None:
-            self._learn(target, target.seen)
+            with stage("model update"):
+                self._learn(target, target.seen)
         target.seen = None
 
     def lose(self, target: LiteTarget) -> None:
@@ -174,40 +171,49 @@ class LiteTracker:
         target.lost_frames += 1
         target.seen = None
 
+    def _localised(self, target: LiteTarget, region: Region, features: Tensor, scores: Tensor) -> LiteResult:
+        target.frame_number += 1
+        target.scores = scores[0, 0].float().cpu()
+        cells = target.box[2:] * region.zoom / STRIDE
+        peaks = score_peaks(target.scores.numpy(), cells, self.settings.presence)
+        target.seen = _Seen(features, region, evidence_of(peaks))
+        note("localisation", target)
+        centre = region.to_image(np.array(peaks.place) * STRIDE)
+        box = self._kept_inside(np.concatenate((centre - target.box[2:] / 2, target.box[2:])), target.image_size)
+        return LiteResult(box, presence(target.seen.evidence, self.settings.presence), target.seen.evidence)
+
     def _learn(self, target: LiteTarget, seen: _Seen) -> None:
         settings = self.settings.memory
         hard = seen.evidence.rival > self.settings.presence.hard_negative
         rate = settings.hard_negative_learning_rate if hard else settings.learning_rate
-        box = torch.from_numpy(seen.region.box_inside(target.box)).float().to(self.device)
+        box = torch.from_numpy(seen.region.box_inside(target.box)).float().to(self.runner.device)
         target.memory.add(seen.features, box, rate)
         iterations = settings.hard_negative_iterations if hard else 0
         if (target.frame_number - 1) % settings.update_interval == 0:
             iterations = max(iterations, settings.update_iterations)
         if iterations:
             memory = target.memory
-            target.filter = self.network.classifier.optimize_filter(
-                target.filter, memory.features, memory.boxes, iterations, memory.active_weights.to(self.device)
+            target.filter = self.runner.network.classifier.optimize_filter(
+                target.filter, memory.features, memory.boxes, iterations, memory.active_weights.to(self.runner.device)
             )
 
-    def _features(self, patch: Tensor) -> Tensor:
-        """(1, 3, S, S) RGB 0..255 -> (1, C, h, w)."""
-        images = normalize(patch).to(self.device, memory_format=torch.channels_last)
-        return self.network.classification_features(self.network.extract_backbone(images))
-
-    def _cut(self, image: np.ndarray, centre: np.ndarray, side: float) -> tuple[Region, Tensor]:
-        settings = self.settings
-        position = (centre - 0.5)[::-1]
-        cut = sample_patch(image, position, side, settings.input_size, settings.border_mode, settings.max_scale_change)
+    def _cut(self, frame: Frame, target: LiteTarget) -> tuple[Region, Tensor]:
+        settings, side = self.settings, self._side_of(target.box)
+        centre, growth = next_search(target.box, target.lost_frames, frame.size, side, settings.search)
+        cut = sample_patch(
+            frame.pixels, (centre - 0.5)[::-1], side * growth, settings.input_size, settings.border_mode,
+            settings.max_scale_change,
+        )
         top, left, bottom, right = cut.coords.tolist()
         return Region(np.array([left, top, right, bottom], np.float64), settings.input_size), cut.patch
 
-    def _plain_region(self, image: np.ndarray, centre: Tensor, scale: np.float32) -> Region:
+    def _plain_region(self, frame: Frame, centre: Tensor, scale: np.float32) -> Region:
         """The search region of the first frame's plain sample, in the middle of the one that samples are cut from."""
         settings = self.settings
         side = settings.input_size
         expanded = int(side * settings.augmentation.expansion_factor)
         expanded += (expanded - side) % 2
-        window = search_window(image.shape[:2], centre.round(), scale * np.float32(expanded), expanded, "replicate", None)
+        window = search_window(frame.size, centre.round(), scale * np.float32(expanded), expanded, "replicate", None)
         top, left, bottom, right = window.coords.tolist()
         near, far = np.array([left, top], np.float64), np.array([right, bottom], np.float64)
         margin = (far - near) * (expanded - side) / (2 * expanded)
@@ -221,3 +227,21 @@ class LiteTracker:
         hidden = (1 - self.settings.inside_share) * box[2:]
         limits = np.array(image_size[::-1], np.float64)
         return np.concatenate((np.clip(box[:2], -hidden, limits - box[2:] + hidden), box[2:]))
+
+
+# ---- parts of a frame, tensors to tensors: see `tracker_ar.engine.runner`
+
+
+def features_of(network: LiteBase, images: Tensor) -> Tensor:
+    """Search regions (N, 3, S, S), ImageNet-normalised -> classification features (N, C, h, w)."""
+    return network.classification_features(network.extract_backbone(images))
+
+
+def search(network: LiteBase, images: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
+    """Search regions as in `features_of` and filters (N, C, k, k) of N targets -> classification features and scores
+    (N, 1, h, w)."""
+    with stage("base backbone"):
+        features = features_of(network, images)
+    with stage("target scores"):
+        scores = network.classifier.scores(filters, features[None]).transpose(0, 1)
+    return features, scores

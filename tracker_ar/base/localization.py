@@ -9,7 +9,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from tracker_ar.profiles import LocalizationSettings
+from tracker_ar.base.settings import LocalizationSettings
 
 
 class Decision(str, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tracker_ar.profiles import MemorySettings
+from tracker_ar.base.settings import MemorySettings
 
 
 class SampleMemory:

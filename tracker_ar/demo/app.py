@@ -32,7 +32,7 @@ from tracker_ar.demo.job import preview_path
 from tracker_ar.demo.limits import Limits, Refused
 from tracker_ar.demo.sessions import Session, Sessions
 from tracker_ar.errors import AlphaRefineError
-from tracker_ar.multi_target import SingleTargetTracker
+from tracker_ar.prediction import Tracker
 from tracker_ar.video.overlay import COLOURS
 
 STATIC = Path(__file__).parent / "static"
@@ -41,12 +41,12 @@ JSON_BYTES = 4000  # of a request
 
 
 def make_app(
-    tracker: SingleTargetTracker,
+    tracker: Tracker,
     about: str,
     host: str = "127.0.0.1",
     limits: Limits | None = None,
 ) -> Starlette:
-    """The application. tracker: every target gets a copy of it. about: one line on what tracks, for the page.
+    """The application. tracker: follows one video at a time. about: one line on what tracks, for the page.
 
     host: the name or address that the server listens on. Shutting down waits for open streams, which
     `app.state.pages.stop()` lets end.
@@ -78,7 +78,7 @@ class Pages:
     """The handlers of all requests. They run in one thread, the event loop's."""
 
     def __init__(
-        self, tracker: SingleTargetTracker, about: str, limits: Limits, local: bool
+        self, tracker: Tracker, about: str, limits: Limits, local: bool
     ) -> None:
         """local: whether only this computer can reach the server."""
         self.limits = limits

@@ -9,7 +9,7 @@ import cv2
 
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.limits import Refused
-from tracker_ar.evaluate.procedural import FPS, LENGTH, Scene, made_scenes, render
+from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, made_scenes, render
 from tracker_ar.geometry import box_from_mask
 from tracker_ar.video.sources import Frame, Source
 

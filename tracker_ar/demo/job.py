@@ -18,7 +18,7 @@ from tracker_ar.atomic import replacement
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
-from tracker_ar.multi_target import SingleTargetTracker
+from tracker_ar.prediction import Tracker
 from tracker_ar.video.follow import TrackedFrame, follow
 from tracker_ar.video.results import ResultsFolder, coco_rle
 from tracker_ar.video.sources import Frame
@@ -42,10 +42,10 @@ class Job:
         self,
         clip: Clip,
         boxes: Sequence[np.ndarray],
-        tracker: SingleTargetTracker,
+        tracker: Tracker,
         folder: Path,
     ) -> None:
-        """boxes: the targets, x, y, w, h, checked. tracker: every target gets a copy of it. folder: for previews and
+        """boxes: the targets, x, y, w, h, checked. tracker: follows one video at a time. folder: for previews and
         results; it exists."""
         self.feed = Feed()
         self.archive = folder / f"{RESULTS_NAME}.zip"

@@ -11,8 +11,8 @@ import uvicorn
 
 from tracker_ar.demo.app import make_app
 from tracker_ar.demo.limits import Limits
-from tracker_ar.multi_target import SingleTargetTracker
-from tracker_ar.video.interrupts import interruptible
+from tracker_ar.prediction import Tracker
+from tracker_ar.interrupts import interruptible
 
 GRACE = 5  # seconds for requests that are being answered at the end
 
@@ -42,7 +42,7 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    tracker: SingleTargetTracker,
+    tracker: Tracker,
     about: str,
     host: str,
     listening: socket.socket,
@@ -60,7 +60,7 @@ def serve(
 
 
 def make_server(
-    tracker: SingleTargetTracker,
+    tracker: Tracker,
     about: str,
     host: str,
     listening: socket.socket,

@@ -17,7 +17,7 @@ from tracker_ar.demo.job import Job, write_preview
 from tracker_ar.demo.limits import Limits, Refused
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import region_box
-from tracker_ar.multi_target import SingleTargetTracker
+from tracker_ar.prediction import Tracker
 
 END_PATIENCE = 20.0  # seconds in which a job should notice that it is to end: a frame or an initialisation
 
@@ -59,8 +59,8 @@ class Session:
 class Sessions:
     """All sessions, in one temporary folder that goes with `close`. To be used from one thread only."""
 
-    def __init__(self, limits: Limits, tracker: SingleTargetTracker) -> None:
-        """tracker: every target gets a copy of it."""
+    def __init__(self, limits: Limits, tracker: Tracker) -> None:
+        """tracker: follows one video at a time."""
         self.limits = limits
         self._tracker = tracker
         self._sessions: dict[str, Session] = {}

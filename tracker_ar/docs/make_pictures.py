@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tracker_ar.evaluate.procedural import LENGTH, write_made_sequences
-from tracker_ar.evaluate.toolkit import load_workspace
-from tracker_ar.evaluate.vot_format import write_list
+from tracker_ar.data.synthetic.procedural import LENGTH, write_made_sequences
+from tracker_ar.evaluate.vot_toolkit import load_workspace
+from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference, explain_frame, reference_of
-from tracker_ar.report.command import write_page
-from tracker_ar.tracker import build_tracker
+from tracker_ar.commands.report import write_page
+from tracker_ar.zoo import build_tracker
 from tracker_ar.video.overlay import paint
 
 PICTURES = Path(__file__).parent / "pictures"

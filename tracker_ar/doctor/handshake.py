@@ -151,7 +151,7 @@ def _write_sequence(folder: Path, length: int) -> tuple[list[Path], list[np.ndar
     """The first frames of a made sequence as image files, and the true masks."""
     import cv2
 
-    from tracker_ar.evaluate import procedural
+    from tracker_ar.data.synthetic import procedural
 
     scene, images, masks = procedural._deforming(), [], []
     for frame in range(length):

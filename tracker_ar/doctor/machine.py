@@ -60,7 +60,7 @@ def gpu() -> Row:
 
 def checkpoints(folder: Path) -> Iterator[Row]:
     """A row for each slot, and one for the profile that the tracker id AlphaRefine will run."""
-    from tracker_ar.checkpoints import SLOTS, WHERE_TO_GET, installed_profile, problem_with
+    from tracker_ar.weights.store import SLOTS, WHERE_TO_GET, installed_profile, problem_with
 
     recorded = recorded_hashes(folder / MODEL_CARD, [slot.file_name for slot in SLOTS])
     profile = installed_profile(folder)
@@ -102,7 +102,7 @@ def recorded_hashes(card: Path, file_names: list[str]) -> dict[str, set[str]]:
 
 def _whole(name: str, path: Path, recorded: set[str] | None, published: bool) -> Row:
     """A row for a file whose header fits: read to its end, and held against the record where there is one."""
-    from tracker_ar.checkpoints import read_checkpoint
+    from tracker_ar.weights.store import read_checkpoint
     from tracker_ar.errors import CheckpointError
 
     cure = ("Install the authors' file again: alpharefine checkpoints install --force FILE" if published else

@@ -83,9 +83,9 @@ def _stack(folder: Path, config: dict[str, Any]) -> tuple[str | None, Row]:
 
 def _sequences(folder: Path, sequences: Path, data_set: str | None) -> Iterator[Row]:
     from tracker_ar.errors import DataError, EvaluationError
-    from tracker_ar.evaluate.sequences import listed_sequences
-    from tracker_ar.evaluate.toolkit import load_workspace
-    from tracker_ar.evaluate.vot_format import LIST_NAME, read_list
+    from tracker_ar.evaluate.vot_workspace import listed_sequences
+    from tracker_ar.evaluate.vot_toolkit import load_workspace
+    from tracker_ar.data.datasets.vot_layout import LIST_NAME, read_list
 
     yield _plain_paths(sequences, read_list(sequences))
     if not (sequences / LIST_NAME).is_file():

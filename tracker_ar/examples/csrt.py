@@ -22,11 +22,14 @@ def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> 
     """first, images: (H, W, 3) uint8 RGB; box: x, y, w, h in the first. Yields each further one, tracked."""
     base = opencv_tracker("csrt")
     refiner = tracker_ar.build_refiner("lite")
-    base.initialize(first, box)
-    refiner.initialize(first, box)  # a mask of the target, where there is one, makes better masks
+    frame = tracker_ar.Frame.of(first)
+    found = base.start(frame, box)
+    target = refiner.start(frame, box)  # a mask of the target, where there is one, makes better masks
     for image in images:
-        found = base.track(image)
-        yield image, refiner.refine(image, found.box)  # .mask, .box around it, .score
+        frame = tracker_ar.Frame.of(image)
+        (result,) = base.track(frame, [found])
+        (refined,) = refiner.refine(frame, [target], [result.box], learn=[True])
+        yield image, refined  # .mask, .box around it, .score
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tracker_ar.errors import AlphaRefineError, DataError
-from tracker_ar.refine import Refinement
-from tracker_ar.tracker import Prediction
+from tracker_ar.prediction import Prediction, Refinement
 from tracker_ar.video.overlay import VideoFile, paint
 from tracker_ar.video.sources import open_source
 from tracker_ar.video.targets import parse_box

@@ -1,24 +1,20 @@
-"""One frame of a tracker with the results of its stages noted down, without a hook in the runtime.
-
-For the time of that frame a few functions of the runtime are replaced by ones that call them and remember.
-"""
+"""One frame of a tracker with the results of its stages, as the stages themselves tell them: see `tracker_ar.trace`."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from tracker_ar.base import super_dimp
-from tracker_ar.crops import RefinerCrop, SearchRegion, refiner_crop
-from tracker_ar.geometry import Region, region_box
-from tracker_ar.models.neck import CorrelationNeck
-from tracker_ar.refine import Refinement, Refiner
-from tracker_ar.tracker import AlphaRefineTracker, Prediction
+from tracker_ar.crops import RefinerCrop, SearchRegion
+from tracker_ar.errors import InputError
+from tracker_ar.geometry import Region
+from tracker_ar.prediction import Prediction, Refinement
+from tracker_ar.trace import listening
+from tracker_ar.tracker import AlphaRefineTracker
 
 
 @dataclass(frozen=True)
@@ -66,70 +62,55 @@ class Reference:
     crop: RefinerCrop
 
 
-@dataclass(frozen=True)
-class _Call:
-    arguments: tuple
-    result: Any
+class Notes:
+    """A listener that remembers the last result of every name."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] = {}
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Times do not matter here."""
+        return nullcontext()
+
+    def note(self, name: str, value: Any) -> None:
+        """Remember it."""
+        self.last[name] = value
 
 
-def reference_of(tracker: AlphaRefineTracker, image: np.ndarray, region: Region) -> Reference:
-    """What `tracker.initialize(image, region)` showed to the refiner."""
-    settings = tracker.profile.refiner
-    box = region_box(region, image.shape[:2])
-    return Reference(image, refiner_crop(image, box, settings.search_factor, settings.input_size))
+def start(tracker: AlphaRefineTracker, image: np.ndarray, region: Region) -> Reference:
+    """`tracker.initialize(image, region)`, and what it showed to the refiner."""
+    notes = Notes()
+    with listening(notes):
+        tracker.initialize(image, region)
+    if "reference crop" not in notes.last:
+        raise InputError(f"{tracker.profile.name} has no refiner: there is nothing to explain.")
+    return Reference(image, notes.last["reference crop"])
 
 
 def explain_frame(tracker: AlphaRefineTracker, image: np.ndarray) -> Explanation:
     """Track one frame, as `tracker.track` does, and keep what its stages did. Errors as of `track`.
 
-    The tracker's base must be SuperDiMP.
+    The tracker's base must be of the DiMP family, and follow one target.
     """
-    with (
-        tracker.base.graphs.paused(),
-        tracker.refiner.graphs.paused(),
-        _observed(super_dimp, "sample_patch") as regions,
-        _observed(super_dimp, "ascend") as ascents,
-        _observed(CorrelationNeck, "correlate") as correlations,
-        _observed(Refiner, "refine") as refinements,
-    ):
+    notes = Notes()
+    with listening(notes):
         prediction = tracker.track(image)
-    settings = tracker.profile.refiner
+    found = notes.last
+    target = found["localisation"]
+    crop, refinement = found["refined"]
     return Explanation(
         image=image,
-        region=regions[-1].result,
-        scores=tracker.base.scores.numpy(),
-        decision=tracker.base.decision.value,
-        ascent=_ascent(ascents[-1]) if ascents else None,
-        crop=refiner_crop(image, prediction.box, settings.search_factor, settings.input_size),
-        correlation=correlations[-1].result[0].float().cpu().numpy(),
-        refinement=refinements[-1].result,
-        threshold=settings.threshold,
+        region=found["search regions"][0],
+        scores=target.scores.numpy(),
+        decision=target.decision.value,
+        ascent=_ascent(*found["ascent"][:4]) if "ascent" in found else None,
+        crop=crop,
+        correlation=found["correlation"][0].float().cpu().numpy(),
+        refinement=refinement,
+        threshold=tracker.profile.refiner.threshold,
         prediction=prediction,
     )
 
 
-@torch.inference_mode()
-def _ascent(call: _Call) -> Ascent:
-    predict, start = call.arguments[:2]
-    end = call.result[0]
-    # The predictor may give away its own buffers.
-    values = (start, predict(start)[0].clone(), end, predict(end)[0].clone())
-    return Ascent(*(value.float().cpu().numpy() for value in values))
-
-
-@contextlib.contextmanager
-def _observed(owner: Any, name: str) -> Iterator[list[_Call]]:
-    """Within the block every call of the function `name` of a module or class is remembered."""
-    function = getattr(owner, name)
-    calls: list[_Call] = []
-
-    def remembering(*arguments: Any, **named: Any) -> Any:
-        result = function(*arguments, **named)
-        calls.append(_Call(arguments, result))
-        return result
-
-    setattr(owner, name, remembering)
-    try:
-        yield calls
-    finally:
-        setattr(owner, name, function)
+def _ascent(start: torch.Tensor, before: torch.Tensor, end: torch.Tensor, after: torch.Tensor) -> Ascent:
+    return Ascent(*(value.float().cpu().numpy() for value in (start, before, end, after)))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.models.convolution import convolve, convolve_part
+from tracker_ar.ops.convolution import convolve, convolve_part
 from tracker_ar.ops.resizing import convolve_doubled, convolve_enlarged, double
 
 

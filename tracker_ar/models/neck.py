@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
-
+from tracker_ar.trace import note
 
 MASK_STRIDE = 4
 
@@ -91,7 +91,9 @@ class CorrelationNeck(nn.Module):
     def correlate(self, kernel: Tensor, features: Tensor) -> Tensor:
         """Inner products of target cells and search cells: (N, p * p, h, w), target cells row by row."""
         target_cells = kernel.flatten(2).transpose(1, 2)
-        return (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
+        responses = (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
+        note("correlation", responses)
+        return responses
 
     def forward(self, kernel: Tensor, features: Tensor) -> Tensor:
         """kernel (N or 1, C, p, p), search features (N, C, h, w) -> fused (N, p * p, h, w)."""

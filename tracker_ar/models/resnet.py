@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tracker_ar.models.convolution import convolve
+from tracker_ar.ops.convolution import convolve
 
 STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
 

@@ -1,5 +1,1 @@
-"""The refinement module: turns any base tracker's box into a precise mask."""
-
-from tracker_ar.refine.mask_refiner import Refinement, Refiner
-
-__all__ = ["Refinement", "Refiner"]
+"""Refiners: they turn any base tracker's box into a precise mask or box."""

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tracker_ar.report.results import ExperimentResults, Plot
+from tracker_ar.evaluate.results import ExperimentResults, Plot
 
 # Of middle lightness, so that they stand out from white and from black alike.
 COLOURS = ("#2f7de1", "#e8710a", "#12a071", "#b158e0", "#e04356", "#0fa3b8", "#a3803a", "#8a8f98")

@@ -10,7 +10,7 @@ from importlib import resources
 import numpy as np
 
 from tracker_ar.report import figures
-from tracker_ar.report.results import ExperimentResults, Measure, Results
+from tracker_ar.evaluate.results import ExperimentResults, Measure, Results
 from tracker_ar.report.sheets import Sheet
 
 

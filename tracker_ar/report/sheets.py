@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tracker_ar.evaluate.pictures import draw
-from tracker_ar.report.results import Results
+from tracker_ar.report.mask_sheets import draw
+from tracker_ar.evaluate.results import Results
 
 if TYPE_CHECKING:
     from vot.dataset import Sequence

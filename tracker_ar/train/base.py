@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracker_ar.data.sources import SequenceSource
-from tracker_ar.models.super_dimp import SuperDiMP, build_super_dimp
+from tracker_ar.data.training_samples import SequenceSource
+from tracker_ar.models.dimp import SuperDiMP, build_super_dimp
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.batches import (
     VALIDATION_SEED,

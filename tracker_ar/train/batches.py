@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracker_ar.data.samples import BaseSequence, RefinerPair
+from tracker_ar.data.synthetic.samples import BaseSequence, RefinerPair
 
 VALIDATION_SEED = 20200501
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ar.data.clips import by_collection, open_clips
-from tracker_ar.data.library import ImageLibrary
-from tracker_ar.data.sampling import FrameSampling, Mixture
-from tracker_ar.data.sources import Augmentation, MixedSequences, SequenceSource, SyntheticSource
-from tracker_ar.data.synthetic import SceneSampler
-from tracker_ar.models.inference import prepare_for_inference
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.mixture import FrameSampling, Mixture
+from tracker_ar.data.training_samples import Augmentation, MixedSequences, SequenceSource, SyntheticSource
+from tracker_ar.data.synthetic.scenes import SceneSampler
+from tracker_ar.engine.inference import prepare_for_inference
 from tracker_ar.models.lite_base import LiteBase, build_lite_base
 from tracker_ar.train.batches import VALIDATION_SEED, TensorBatch
 from tracker_ar.train.feature_cache import CachedSequences, Variation, cached_sequences
@@ -44,7 +44,7 @@ class ClassifierTask:
     """The task of `tracker_ar.train.loop.Task` for the target classifier of `LiteBase`.
 
     Args:
-        data: a folder of annotated images, in the layout of `tracker_ar.data.library`.
+        data: a folder of annotated images, in the layout of `tracker_ar.data.synthetic.library`.
         places: "youtube-vos", a folder of clips in that layout; "images", a second folder of annotated images. Both may
             be missing.
         cache: where features are kept from one training to the next.

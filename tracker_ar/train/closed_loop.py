@@ -8,12 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from tracker_ar.base.lite import LiteTracker
-from tracker_ar.data.datasets.interface import Frame, Track
+from tracker_ar.base.lite import LiteResult, LiteTracker
+from tracker_ar.frame import Frame as VideoFrame
+from tracker_ar.data.sequence import Frame, Track
 from tracker_ar.evaluate.metrics import box_overlaps, region_similarity, success_curve
 from tracker_ar.geometry import box_from_mask, clip_box
 from tracker_ar.judge import JudgeSettings, State, Verdict, judge
-from tracker_ar.refine import Refinement, Refiner
+from tracker_ar.prediction import Refinement, Refiner
 
 TRACKED = 0.1
 _SMALLEST_SIDE = 4.0
@@ -48,14 +49,12 @@ class LiteLoop:
         self.from_mask = from_mask
 
     def start(self, image: np.ndarray, box: np.ndarray, mask: np.ndarray | None) -> None:
-        self.target = self.base.start(image, box)
-        self.refiner.initialize(image, mask if self.from_mask and mask is not None else box)
+        frame = VideoFrame.of(image)
+        self.target = self.base.start(frame, box)
+        self.refined = self.refiner.start(frame, mask if self.from_mask and mask is not None else box)
 
     def track(self, image: np.ndarray) -> Answer:
-        found = self.base.track(image, self.target)
-        box = clip_box(found.box, image.shape[:2], _SMALLEST_SIDE)
-        refined = self.refiner.refine(image, box, learn=found.score >= self.settings.found)
-        verdict = judge(found.box, found.score, refined.box, refined.score, self.settings)
+        found, refined, verdict = self.look(image)
         self.follow(verdict)
         details = {
             "base_box": found.box, "peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
@@ -65,11 +64,20 @@ class LiteLoop:
         mask = np.zeros(image.shape[:2], np.uint8) if lost else refined.mask
         return Answer(refined.box if verdict.trusted else verdict.box, mask, details)
 
+    def look(self, image: np.ndarray) -> tuple[LiteResult, Refinement, Verdict]:
+        """What base tracker, refiner and judge say of the next frame."""
+        frame = VideoFrame.of(image)
+        found = self.base.track(frame, [self.target])[0]
+        box = clip_box(found.box, frame.size, _SMALLEST_SIDE)
+        learn = found.score >= self.settings.found
+        refined = self.refiner.refine(frame, [self.refined], [box], [learn])[0]
+        return found, refined, judge(found.box, found.score, refined.box, refined.score, self.settings)
+
     def follow(self, verdict: Verdict) -> None:
         if verdict.state is State.LOST:
             self.base.lose(self.target)
         else:
-            self.base.correct(self.target, verdict.box, verdict.learns)
+            self.base.accept(self.target, verdict.box, verdict.learns)
 
 
 class TrueBoxes:
@@ -78,14 +86,17 @@ class TrueBoxes:
 
     frame: Frame
 
-    def initialize(self, image: np.ndarray, region: np.ndarray) -> None:
+    def start(self, frame: VideoFrame, region: np.ndarray) -> None:
         """There is nothing to remember."""
 
-    def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
+    def refine(self, frame: VideoFrame, targets: list, boxes: list[np.ndarray], learn: list[bool]) -> list[Refinement]:
         """See `Refiner.refine`."""
+        return [self._true(frame, box) for box in boxes]
+
+    def _true(self, frame: VideoFrame, box: np.ndarray) -> Refinement:
         seen = self.frame.usable and box_overlaps(box[None], self.frame.box[None])[0] > TRACKED
         if not seen:
-            nothing = np.zeros(image.shape[:2])
+            nothing = np.zeros(frame.size)
             return Refinement(nothing.astype(np.uint8), box, 0.0, nothing)
         assert self.frame.mask is not None
         return Refinement(self.frame.mask, self.frame.box, 1.0, self.frame.mask.astype(np.float32))
@@ -155,10 +166,7 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
             continue
         show_truth(loop, frame)
         loop.target.box, loop.target.lost_frames = before.box, 0
-        found = loop.base.track(frame.image, loop.target)
-        box = clip_box(found.box, frame.image.shape[:2], _SMALLEST_SIDE)
-        refined = loop.refiner.refine(frame.image, box, learn=False)
-        verdict = judge(found.box, found.score, refined.box, refined.score, loop.settings)
+        found, refined, verdict = loop.look(frame.image)
         centre = found.box[:2] + found.box[2:] / 2
         inside = bool(((centre >= frame.box[:2]) & (centre <= frame.box[:2] + frame.box[2:])).all())
         boxes = {"base": found.box, "refined": refined.box, "judged": verdict.box, "stays": before.box}
@@ -167,7 +175,7 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
             "refined_score": refined.score,
             **{f"iou_{name}": float(box_overlaps(one[None], frame.box[None])[0]) for name, one in boxes.items()},
         })
-        loop.base.correct(loop.target, frame.box, learn=verdict.learns)
+        loop.base.accept(loop.target, frame.box, verdict.learns)
     return rows
 
 

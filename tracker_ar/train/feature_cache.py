@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tracker_ar.atomic import replacement
 from tracker_ar.crops import normalize
-from tracker_ar.data.photometry import apply_tone, degrade, draw_degradation, to_grey, tone_table
-from tracker_ar.data.samples import BaseSequence
-from tracker_ar.data.sources import SequenceGeometry, SequenceSource
+from tracker_ar.data.synthetic.photometry import apply_tone, degrade, draw_degradation, to_grey, tone_table
+from tracker_ar.data.synthetic.samples import BaseSequence
+from tracker_ar.data.training_samples import SequenceGeometry, SequenceSource
 from tracker_ar.errors import DataError
 
 _REPORT_EVERY = 100

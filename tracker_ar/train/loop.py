@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tracker_ar.atomic import replacement
-from tracker_ar.checkpoints import write_checkpoint
+from tracker_ar.weights.store import write_checkpoint
 from tracker_ar.errors import DataError
 from tracker_ar.train.curves import Curves
 from tracker_ar.train.distribution import Share, from_leader
 from tracker_ar.train.loading import Request, batches, lost_workers_named
 from tracker_ar.train.recipes import Schedule
-from tracker_ar.video.interrupts import interruptible, uninterrupted
+from tracker_ar.interrupts import interruptible, uninterrupted
 
 _REPORT_EVERY = 50
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from tracker_ar.data.sampling import FrameSampling
-from tracker_ar.data.sources import Augmentation, SequenceGeometry
-from tracker_ar.data.synthetic import SceneSettings
+from tracker_ar.data.mixture import FrameSampling
+from tracker_ar.data.synthetic.scenes import SceneSettings
+from tracker_ar.data.training_samples import Augmentation, SequenceGeometry
+from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
+from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig
 from tracker_ar.models.lite_base import LITE_BASE, LiteBaseConfig
-from tracker_ar.models.mask_refiner import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
-from tracker_ar.models.super_dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RefinerRecipe:
     score_weight: float = 0.2
     scenes: SceneSettings = field(default_factory=SceneSettings)
     network: MaskRefinerConfig = MASK_REFINER_LITE
-    # The `kind` of the weights, as `tracker_ar.checkpoints` knows it.
+    # The `kind` of the weights, as `tracker_ar.weights.store` knows it.
     kind: str = "lite_mask_refiner"
     # None: scenes made from a folder of annotated images.
     data: DataMix | None = None
@@ -96,7 +96,7 @@ class BaseRecipe:
         rates: learning rates by the beginning of a parameter's name; where there are any, the parameters that
             none of them names are not trained.
         frozen: stages of the backbone whose batch norm keeps its statistics.
-        kind: of the weights, as `tracker_ar.checkpoints` knows it.
+        kind: of the weights, as `tracker_ar.weights.store` knows it.
         data: None for scenes made from a folder of annotated images.
     """
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracker_ar.data.sources import PairSource
-from tracker_ar.models.mask_refiner import MaskRefiner, Segmentation, build_mask_refiner
+from tracker_ar.data.training_samples import PairSource
+from tracker_ar.models.alpha_refine import MaskRefiner, Segmentation, build_mask_refiner
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.batches import (
     VALIDATION_SEED,

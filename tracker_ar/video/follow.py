@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 
 from tracker_ar.errors import InputError
-from tracker_ar.multi_target import MultiTargetTracker, SingleTargetTracker
-from tracker_ar.tracker import Prediction
+from tracker_ar.prediction import Prediction, Tracker
 from tracker_ar.video.sources import Frame
 
 State = Literal["given", "tracked", "repeated"]
@@ -39,16 +38,15 @@ class TrackedFrame:
 
 
 def follow(
-    first: Frame, further: Iterable[Frame], regions: Sequence[np.ndarray], tracker: SingleTargetTracker
+    first: Frame, further: Iterable[Frame], regions: Sequence[np.ndarray], tracker: Tracker
 ) -> Iterator[TrackedFrame]:
     """Learn a target from each region in the first frame, then track them; a result for every frame.
 
-    tracker: every target gets a copy of it. A frame that is not decoded, or that the tracker refuses with
+    A frame that is not decoded, or that the tracker refuses with
     InputError (one of another size), repeats the result before it, and tracking goes on with the next one.
     """
-    targets = MultiTargetTracker(tracker)
     started = time.perf_counter()
-    predictions = targets.initialize(first.image, regions)
+    predictions = tracker.initialize(first.image, list(regions))
     seconds = time.perf_counter() - started
     yield TrackedFrame(first.number, first.name, first.image, predictions, "given", seconds=seconds)
     image = first.image
@@ -57,7 +55,7 @@ def follow(
         try:
             if frame.image is None:
                 raise InputError("The frame cannot be decoded.")
-            predictions, image = targets.track(frame.image), frame.image
+            predictions, image = tracker.track(frame.image), frame.image
         except InputError as error:
             yield TrackedFrame(frame.number, frame.name, image, predictions, "repeated", str(error))
             continue

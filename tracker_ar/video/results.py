@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.evaluate.vot_format import encode_mask_line
+from tracker_ar.data.datasets.vot_layout import encode_mask_line
 from tracker_ar.video.follow import TrackedFrame
 from tracker_ar.video.overlay import VideoFile, paint
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tracker_ar.data.datasets.files import existing, read_image
 from tracker_ar.data.datasets.index_cache import cached_index
-from tracker_ar.data.datasets.interface import Frame
+from tracker_ar.data.sequence import Frame
 from tracker_ar.errors import DataError
 
 LAYOUT = """  ROOT/annotations/instances_train2017.json

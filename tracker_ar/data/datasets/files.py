@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tracker_ar.data.datasets.interface import Frame
+from tracker_ar.data.sequence import Frame
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask
 

@@ -1,0 +1,1 @@
+"""Every subcommand of `alpharefine`, one file each."""

@@ -1,0 +1,136 @@
+"""``alpharefine benchmark``: how good a tracker is on annotated videos, and how fast."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from tracker_ar import __version__
+from tracker_ar.atomic import write_atomically
+from tracker_ar.weights.store import find_checkpoints, installed_profile
+from tracker_ar.speed import measure as speed
+from tracker_ar.evaluate.scores import (
+    COMPARISONS,
+    SequenceScores,
+    Tracker,
+    comparison_tracker,
+    find_sequences,
+    measure,
+)
+from tracker_ar.report.tables import format_tables, write_numbers, write_plots
+from tracker_ar.data.datasets.vot_layout import SequenceInfo
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
+from tracker_ar.profiles import PROFILES
+from tracker_ar.zoo import build_tracker
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``alpharefine benchmark``."""
+    parser.description = "Measure a tracker outside the VOT toolkit."
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True)
+    summary = "masks as DAVIS, boxes as OTB, TrackingNet and LaSOT measure them"
+    accuracy = benchmarks.add_parser("accuracy", help=summary, description=(
+        f"Track each sequence once from its first frame and measure the result: {summary}. "
+        "Prints a table; writes it with results.json, results.csv and plots to --out."
+    ), usage="%(prog)s SEQUENCES [SEQUENCES ...] [options]")
+    accuracy.add_argument("sequences", type=Path, nargs="+", metavar="SEQUENCES",
+                          help="a VOT-layout sequence, or a folder of them")
+    accuracy.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    accuracy.add_argument("--checkpoint", type=Path, metavar="DIR",
+                          help="folder with the profile's checkpoints (default: the installed ones)")
+    accuracy.add_argument("--device", default="auto", help=DEVICE_HELP)
+    accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
+    accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
+                          help="others to run beside it: OpenCV's CSRT and KCF (extra 'compare'), each also with "
+                               "the refiner behind it, a box that never moves")
+    accuracy.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-accuracy"),
+                          help="where the results go; earlier ones there are replaced (default: %(default)s)")
+    accuracy.set_defaults(run_benchmark=_accuracy)
+    summary = "time per stage and frame, beside what the machine can do"
+    speed_parser = benchmarks.add_parser("speed", help=summary, description=(
+        f"Measure {summary}. Prints a table; writes speed.txt, speed.json and speed.png to --out."
+    ), usage="%(prog)s [FRAMES] [options]")
+    speed.configure(speed_parser)
+    speed_parser.set_defaults(run_benchmark=speed.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the chosen benchmark; 130 after Ctrl-C, when what was done has been kept.
+
+    Raises DataError for bad sequences, CheckpointError for missing weights, InputError for an unknown device
+    and where a tracker to compare with is not installed.
+    """
+    return args.run_benchmark(args)
+
+
+def _accuracy(args: argparse.Namespace) -> int:
+    infos = find_sequences(args.sequences)
+    profile = args.profile or installed_profile(args.checkpoint)
+    tracker = build_tracker(profile, args.device, args.checkpoint, fast=not args.plain)
+    compared = {name: comparison_tracker(name, tracker) for name in args.compare}
+    trackers = {f"AlphaRefine {profile}": tracker, **compared}
+
+    scores: list[SequenceScores] = []
+    try:
+        _measure_all(trackers, infos, scores, args.out, _settings(args, profile))
+    except KeyboardInterrupt:
+        done = len(scores) // len(trackers)
+        print(f"\nStopped: {done} of {len(infos)} sequences are done and reported.", file=sys.stderr)
+        if scores:
+            _report(scores, args.out)
+        return 130
+    _report(scores, args.out)
+    return 0
+
+
+def _report(scores: list[SequenceScores], out: Path) -> None:
+    table = format_tables(scores)
+    write_atomically(out / "summary.txt", f"{table}\n".encode())
+    print(f"\n{table}\n\n{out}:")
+    files = ["summary.txt", "results.json", "results.csv", *(file.name for file in write_plots(out, scores))]
+    print(*(f"  {name}" for name in files), sep="\n")
+
+
+def _measure_all(
+    trackers: dict[str, Tracker],
+    infos: list[SequenceInfo],
+    scores: list[SequenceScores],
+    out: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Extend `scores` sequence by sequence, all trackers at once, so that they always cover the same ones."""
+    with tqdm(total=len(trackers) * sum(info.length for info in infos), unit=" frames") as progress:
+        for done, info in enumerate(infos, 1):
+            of_sequence = []
+            for name, tracker in trackers.items():
+                progress.set_description(f"{info.path.name}, {name}")
+                of_sequence.append(measure(name, tracker, info, progress.update))
+            scores.extend(of_sequence)
+            write_numbers(out, scores, {**settings, "complete": done == len(infos)})
+
+
+def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
+    """What somebody needs to know to get the same numbers."""
+    checkpoints = find_checkpoints(profile, args.checkpoint)
+    return {
+        "profile": profile,
+        "checkpoints": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoints},
+        "device": args.device,
+        "plain": args.plain,
+        "versions": {
+            "alpharefine": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "vot-toolkit": version("vot-toolkit"),
+        },
+    }

@@ -1,0 +1,1 @@
+"""How networks are executed: preparation for inference, CUDA graphs, precision."""

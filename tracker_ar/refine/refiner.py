@@ -1,0 +1,199 @@
+"""The strengthened Alpha-Refine module with its mask branch: image and boxes in, masks out.
+
+The reference is never updated (Alpha-Refine, section 3.1); a network with a target model may learn from confident
+frames (FRTM, Robinson et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracker_ar.crops import RefinerCrop, Window, normalized_pixels, paste_back, refiner_crop, to_tensor
+from tracker_ar.engine.runner import Runner
+from tracker_ar.frame import Frame
+from tracker_ar.geometry import Region, box_from_mask, clip_box, region_box
+from tracker_ar.models.alpha_refine import MaskRefiner, Target
+from tracker_ar.models.target_model import STAGES
+from tracker_ar.prediction import Refinement
+from tracker_ar.refine.second_pass import Correction, is_better, is_due
+from tracker_ar.refine.settings import RefinerSettings
+from tracker_ar.trace import note, stage
+
+
+@dataclass
+class MaskTarget:
+    """All that is known of one target.
+
+    learned: what the network knows of it. frames: how many might have been learned. since_second_pass: frames since the
+    last second pass; correction: from the box that is given to where the crop belongs, until the next one is due.
+    """
+
+    learned: Target
+    since_second_pass: int
+    frames: int = 0
+    correction: Correction | None = None
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """One target in one crop. probabilities (1, 1, S, S) and stages: what may be learned from."""
+
+    crop: RefinerCrop
+    refinement: Refinement
+    probabilities: Tensor
+    stages: Mapping[str, Tensor]
+
+
+class SegmentingRefiner:
+    """The engine; see `tracker_ar.prediction.Refiner`."""
+
+    def __init__(self, runner: Runner, settings: RefinerSettings) -> None:
+        self.runner = runner
+        self.settings = settings
+
+    @torch.inference_mode()
+    def start(self, frame: Frame, region: Region) -> MaskTarget:
+        """Remember a target. region: a mask (H, W), non-zero on the target, or a box x, y, w, h in pixels.
+
+        Of a mask only the box counts unless the settings say otherwise. Raises InputError for a region that cannot be
+        used.
+        """
+        box = region_box(region, frame.size)
+        crop = self._crop(frame.pixels, box)
+        note("reference crop", crop)
+        device = self.runner.device
+        boxes = torch.as_tensor(crop.box_in_crop, dtype=torch.float32)[None].to(device)
+        masks = None
+        if self.settings.use_initial_mask and np.ndim(region) == 2:
+            shown = np.repeat((np.asarray(region) != 0).astype(np.uint8)[:, :, None] * 255, 3, axis=2)
+            masks = to_tensor(self._crop(shown, box).pixels)[:, :1].to(device) / 255
+        learned = self.runner.network.learn(normalized_pixels(crop.pixels).to(device), boxes, masks)
+        return MaskTarget(learned, since_second_pass=self.settings.second_pass_interval)
+
+    @torch.inference_mode()
+    def refine(
+        self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray], learn: Sequence[bool]
+    ) -> list[Refinement]:
+        """The mask of every target near its box, (4,) x, y, w, h in pixels. learn: whether its target model, where there
+        is one, may learn from this frame. Raises InputError for a box that cannot be used."""
+        given = [np.asarray(box, dtype=np.float64) for box in boxes]
+        places = [self._place(target, box, frame.size) for target, box in zip(targets, given)]
+        results = self._segment(frame, targets, places)
+        self._pass_again(frame, targets, given, results)
+        for target, result, may_learn in zip(targets, results, learn):
+            note("refined", (result.crop, result.refinement))
+            if may_learn and result.refinement.score > 0:
+                self._learn(target, result)
+        return [result.refinement for result in results]
+
+    @torch.inference_mode()
+    def look(self, frame: Frame, target: MaskTarget, box: np.ndarray) -> Refinement:
+        """The mask of one target near a box, without remembering anything of it."""
+        return self._segment(frame, [target], [np.asarray(box, dtype=np.float64)])[0].refinement
+
+    # ---- where the crop is placed
+
+    def _may_repeat(self, target: MaskTarget) -> bool:
+        return self.settings.second_pass > 0 and target.since_second_pass >= self.settings.second_pass_interval
+
+    def _place(self, target: MaskTarget, box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        target.since_second_pass += 1
+        if self._may_repeat(target):
+            target.correction = None
+        if target.correction is None:
+            return box
+        return clip_box(target.correction.of(box), image_size)
+
+    def _pass_again(
+        self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray], results: list[_Segmented]
+    ) -> None:
+        """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask.
+
+        A better second result takes the place of the first in `results`; the crops of the next frames are then placed as
+        this one, as seen from the box, until another second pass is due.
+        """
+        due = [
+            index for index, (target, box) in enumerate(zip(targets, boxes))
+            if self._may_repeat(target) and is_due(results[index].refinement, box, self.settings.second_pass)
+        ]
+        places = [clip_box(results[index].refinement.box, frame.size) for index in due]
+        again = self._segment(frame, [targets[index] for index in due], places)
+        for index, place, second in zip(due, places, again):
+            targets[index].since_second_pass = 0
+            if is_better(second.refinement, results[index].refinement):
+                results[index] = second
+                targets[index].correction = Correction.between(boxes[index], place)
+
+    # ---- one pass
+
+    def _segment(
+        self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray]
+    ) -> list[_Segmented]:
+        with stage("refiner crop"):
+            crops = [self._crop(frame.pixels, box) for box in boxes]
+            images = [normalized_pixels(crop.pixels).to(self.runner.device) for crop in crops]
+        inputs = [(image, target.learned.kernel, target.learned.weights) for image, target in zip(images, targets)]
+        results = []
+        for crop, box, (probabilities, stages) in zip(crops, boxes, self.runner.run(segment, inputs)):
+            with stage("paste back"):
+                pasted = paste_back(probabilities[0, 0].float().cpu().numpy(), crop, frame.size)
+                refinement = self._described(pasted, crop.window, box)
+            results.append(_Segmented(crop, refinement, probabilities, stages))
+        return results
+
+    def _described(self, probabilities: np.ndarray, window: Window, box: np.ndarray) -> Refinement:
+        """What these probabilities, (H, W), zero outside the window, say of the target; only the window is looked at."""
+        left, top = max(window[0], 0), max(window[1], 0)
+        seen = probabilities[top : max(window[3], top), left : max(window[2], left)]
+        inside = (seen > self.settings.threshold).view(np.uint8)
+        mask = np.zeros(probabilities.shape, np.uint8)
+        if not inside.any():
+            return Refinement(box, mask, 0.0, probabilities)
+        if self.settings.minimum_part > 0:
+            drop_small_parts(inside, self.settings.minimum_part)
+        mask[top : top + seen.shape[0], left : left + seen.shape[1]] = inside
+        around = box_from_mask(inside) + [left, top, 0, 0]
+        return Refinement(around, mask, float(cv2.mean(seen, inside)[0]), probabilities)
+
+    def _learn(self, target: MaskTarget, result: _Segmented) -> None:
+        settings = self.settings
+        target.frames += 1
+        if settings.learning_rate == 0 or result.refinement.score < settings.learning_score:
+            return
+        if target.frames % settings.learning_interval == 0:
+            with stage("target model update"):
+                target.learned = self.runner.network.update(
+                    target.learned, result.stages, result.probabilities, settings.learning_rate,
+                    settings.first_frame_share,
+                )
+
+    def _crop(self, image: np.ndarray, box: np.ndarray) -> RefinerCrop:
+        return refiner_crop(image, box, self.settings.search_factor, self.settings.input_size)
+
+
+def segment(
+    network: MaskRefiner, images: Tensor, kernel: Tensor, weights: Tensor | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A part of a frame, see `tracker_ar.engine.runner`: search crops (N, 3, S, S), ImageNet-normalised, and what is known
+    of their targets, see `Target` -> probabilities (N, 1, S, S), and what the target model, where there is one, may learn
+    from."""
+    found = network.segment(Target(kernel, weights=weights), images)
+    stages = {} if network.target_model is None else {name: found.stages[name] for name in STAGES}
+    return torch.sigmoid(found.logits), stages
+
+
+def drop_small_parts(mask: np.ndarray, minimum: float) -> None:
+    """Clear, in place, the connected parts of a non-empty mask (H, W) uint8 {0, 1} that are smaller than `minimum`
+    (0 to 1) times the area of the largest one. Pixels that touch at a corner are connected."""
+    x, y, width, height = box_from_mask(mask).astype(int)
+    inside = mask[y : y + height, x : x + width]
+    _, parts, statistics, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(inside), connectivity=8)
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    kept = areas >= minimum * areas[1:].max()
+    inside &= kept[parts].astype(np.uint8)

@@ -1,0 +1,25 @@
+"""Settings of the refiner; the defaults are those of the challenge entry (Alpha-Refine, branch vot2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tracker_ar.models.alpha_refine import MASK_REFINER_50, MaskRefinerConfig
+
+
+@dataclass(frozen=True)
+class RefinerSettings:
+    """Everything the mask refiner needs besides its weights."""
+
+    network: MaskRefinerConfig = MASK_REFINER_50
+    input_size: int = 384
+    search_factor: float = 2.0  # side of the refiner's crop / sqrt(target area)
+    threshold: float = 0.65  # mask probability above which a pixel is target
+    use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
+    minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
+    second_pass: float = 0.0  # overlap of mask and box under which the crop is taken again around the mask; 0: never
+    second_pass_interval: int = 1  # frames from one second pass to the next; in between its correction holds
+    learning_rate: float = 0.0  # weight of a learned frame against earlier ones; 0: only the first frame counts
+    learning_interval: int = 5  # frames
+    learning_score: float = 0.9  # mean probability of the mask from which a frame is learned
+    first_frame_share: float = 0.7  # weight of the first frame against all later ones

@@ -1,0 +1,1 @@
+"""Reading, finding, verifying and installing checkpoints."""
