@@ -7,17 +7,10 @@ search. So it must be sure, agree with the place that the score map names, and c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
-
-class State(str, Enum):
-    """What is known of the target after a frame."""
-
-    FOUND = "found"
-    UNCERTAIN = "uncertain"
-    LOST = "lost"
+from tracker_ar.prediction import State
 
 
 @dataclass(frozen=True)

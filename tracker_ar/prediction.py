@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region
+
+
+class State(str, Enum):
+    """What is known of a target after a frame."""
+
+    FOUND = "found"
+    UNCERTAIN = "uncertain"
+    LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,14 @@ class Prediction:
     mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
     score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
     probabilities: (H, W) float32, of the target, from which the mask was made; None where there are none.
+    state: None from trackers that do not say it. Of a lost target the mask is empty and the box the last one.
     """
 
     box: np.ndarray
     mask: np.ndarray
     score: float
     probabilities: np.ndarray | None = None
+    state: State | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,17 @@ class BaseTracker(Protocol):
 
     def correct(self, target: Any, box: np.ndarray) -> None:
         """Continue from this box, (4,) x, y, w, h, instead of from the one last returned."""
+
+
+@runtime_checkable
+class FedBack(BaseTracker, Protocol):
+    """A base tracker that waits for what the refiner says: every frame ends with `accept` or `lose`."""
+
+    def accept(self, target: Any, box: np.ndarray, learn: bool) -> None:
+        """The target was found, at `box`, (4,) x, y, w, h. learn: whether the frame teaches."""
+
+    def lose(self, target: Any) -> None:
+        """The target was not found; it stays where it was last."""
 
 
 class Refiner(Protocol):

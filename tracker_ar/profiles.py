@@ -7,31 +7,33 @@ settings (pytracking, `parameter/dimp/super_dimp.py`) and the mask refiner at 38
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tracker_ar.base.lite import LiteBaseSettings
 from tracker_ar.base.settings import BaseSettings
+from tracker_ar.judge import JudgeSettings
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE
-from tracker_ar.models.dimp import SUPER_DIMP_LITE
 from tracker_ar.refine.settings import RefinerSettings
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One complete tracker: `name` is what `build_tracker` takes and what the TraX hello says."""
+    """One complete tracker: `name` is what `build_tracker` takes and what the TraX hello says. judge: of base trackers
+    that are `FedBack`."""
 
     name: str
-    base: BaseSettings
+    base: BaseSettings | LiteBaseSettings
     refiner: RefinerSettings
     minimum_side: float = 10.0  # pixels; boxes are clipped to the image with at least this width and height
     confident_score: float = 0.5  # of the base tracker, from which the refiner's target model may learn
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
 
 
 VOT2020 = Profile("vot2020", BaseSettings(), RefinerSettings())
 
 LITE = Profile(
     "lite",
-    # Trained at 256 and 5.0: the target is as large in the smaller region, and a frame takes 5 % less.
-    BaseSettings(network=SUPER_DIMP_LITE, input_size=224, search_area_scale=4.375),
+    LiteBaseSettings(),
     # On held-out training pairs the mean overlap hardly depends on threshold and minimum part (within 0.015).
     RefinerSettings(
         network=MASK_REFINER_LITE,

@@ -7,11 +7,13 @@ from os import PathLike
 import torch
 
 from tracker_ar.base.dimp import DiMPTracker
+from tracker_ar.base.lite import LiteBaseSettings, LiteTracker
 from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import InputError
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_super_dimp
+from tracker_ar.models.lite_base import build_lite_base
 from tracker_ar.prediction import BaseTracker
 from tracker_ar.profiles import PROFILES, Profile
 from tracker_ar.refine.refiner import SegmentingRefiner
@@ -42,13 +44,15 @@ def build_tracker(
     if base is not None:
         return AlphaRefineTracker(base, build_refiner(profile, device, checkpoint, fast), settings)
     where = _device(device)
-    network, refiner = build_super_dimp(settings.base.network), build_mask_refiner(settings.refiner.network)
+    kind, build = (LiteTracker, build_lite_base) if isinstance(settings.base, LiteBaseSettings) else (
+        DiMPTracker, build_super_dimp)
+    network, refiner = build(settings.base.network), build_mask_refiner(settings.refiner.network)
     if not random_weights:
         for part, path in zip((network, refiner), find_checkpoints(settings.name, checkpoint)):
             load_into(part, path)
 
     def assemble(device: torch.device) -> AlphaRefineTracker:
-        base = DiMPTracker(Runner(network, device, fast), settings.base, seed)
+        base = kind(Runner(network, device, fast), settings.base, seed)
         return AlphaRefineTracker(base, SegmentingRefiner(Runner(refiner, device, fast), settings.refiner), settings)
 
     try:

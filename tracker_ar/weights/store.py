@@ -51,7 +51,7 @@ SLOTS = (
          "e4f10cca8caaa6a3e008d3fa7a2124b08f6f06c944d3fc2347694bff5b3e3c0d"),
     Slot("mask_refiner_384", "vot2020", "mask_refiner_384.safetensors", "ARnet_seg_mask_ep0040.pth.tar",
          "d7d681b5022124627848fc4556b6bb2a1416f95b0f655e4aae7eca2ab1c49398"),
-    Slot("lite_super_dimp", "lite", "lite_super_dimp.safetensors"),
+    Slot("lite_base", "lite", "lite_base.safetensors"),
     Slot("lite_mask_refiner", "lite", "lite_mask_refiner.safetensors"),
 )
 
