@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from tracker_ar.train.closed_loop import closed_loop, frames_of, summary, teacher_forced
+    from tracker_ar.train.closed_loop import closed_loop, frames_of, strangers, summary, teacher_forced
 
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("say what to validate on: --clips FOLDER, --images FOLDER, or both")
     tracker = _nano(args.nano) if args.nano else _lite(args)
     groups: dict[str, list] = {}
-    saved = []
+    saved: list[dict] = []
+    others: list = []
     for group, track in _tracks(args):
         frames = frames_of(track, args.step)
         if len(frames) < 5:
@@ -58,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
             rows = teacher_forced(frames, tracker)
             means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
             groups.setdefault(group, []).append(means)
-            saved.append({"name": track.name, "rows": rows})
+            absent = strangers(frames, others, tracker) if others else []
+            saved.append({"name": track.name, "rows": rows, "absent": absent})
+            others = frames
         else:
             result = closed_loop(track.name, frames, tracker)
             groups.setdefault(group, []).append(result)

@@ -97,9 +97,9 @@ class TrueBoxes:
         seen = self.frame.usable and box_overlaps(box[None], self.frame.box[None])[0] > TRACKED
         if not seen:
             nothing = np.zeros(frame.size)
-            return Refinement(nothing.astype(np.uint8), box, 0.0, nothing)
+            return Refinement(box, nothing.astype(np.uint8), 0.0, nothing)
         assert self.frame.mask is not None
-        return Refinement(self.frame.mask, self.frame.box, 1.0, self.frame.mask.astype(np.float32))
+        return Refinement(self.frame.box, self.frame.mask, 1.0, self.frame.mask.astype(np.float32))
 
 
 class OpenCVLoop:
@@ -176,6 +176,22 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
             **{f"iou_{name}": float(box_overlaps(one[None], frame.box[None])[0]) for name, one in boxes.items()},
         })
         loop.base.accept(loop.target, frame.box, verdict.learns)
+    return rows
+
+
+def strangers(frames: list[Frame], others: list[Frame], loop: LiteLoop, count: int = 10) -> list[dict[str, float]]:
+    """What base tracker and refiner say of frames of another clip, in which the target is not."""
+    loop.start(frames[0].image, frames[0].box, frames[0].mask)
+    rows = []
+    for frame in others[:: max(1, len(others) // count)][:count]:
+        show_truth(loop, Frame(frame.image, np.zeros(4), None))
+        limits = np.array(frame.image.shape[1::-1])
+        size = np.minimum(frames[0].box[2:], limits)
+        middle = frame.box[:2] + frame.box[2:] / 2 if frame.usable else limits / 2
+        loop.target.box = np.concatenate((middle - size / 2, size))
+        found, refined, _ = loop.look(frame.image)
+        rows.append({"peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
+                     "refined_score": refined.score})
     return rows
 
 
