@@ -30,24 +30,28 @@ import torch
 from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "parity")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from authors_code import build_authors, calls_of_authors, find_code  # noqa: E402
+from authors_code import build_authors, calls_of_authors, find_code, replaced, watched  # noqa: E402
 from recipe import MASK_REFINER, SUPER_DIMP  # noqa: E402
 from recorded import load_recipe  # noqa: E402
 
 from tracker_ar.base import dimp  # noqa: E402
-from tracker_ar.base.dimp import SuperDiMPTracker, TargetState  # noqa: E402
+from tracker_ar.base.dimp import DiMPTracker, Place  # noqa: E402
 from tracker_ar.errors import AlphaRefineError  # noqa: E402
 from tracker_ar.evaluate.scores import find_sequences, read_frames  # noqa: E402
 from tracker_ar.evaluate.metrics import region_similarity  # noqa: E402
 from tracker_ar.data.synthetic.procedural import LENGTH, _deforming, render  # noqa: E402
-from tracker_ar.speed.stages import STAGES, StageMeter, calls_of, replaced, watched  # noqa: E402
+from tracker_ar.speed.stages import StageMeter  # noqa: E402
+from tracker_ar.trace import listening  # noqa: E402
 from tracker_ar.models.alpha_refine import build_mask_refiner  # noqa: E402
 from tracker_ar.models.dimp import build_super_dimp  # noqa: E402
-from tracker_ar.profiles import VOT2020  # noqa: E402
-from tracker_ar.refine import Refiner  # noqa: E402
+from tracker_ar import zoo  # noqa: E402
+from tracker_ar.engine.runner import Runner  # noqa: E402
+from tracker_ar.refine.refiner import SegmentingRefiner  # noqa: E402
 from tracker_ar.tracker import CPU, AlphaRefineTracker  # noqa: E402
+
+VOT2020 = zoo.profile("vot2020")
 
 WARM_UP = 3
 # Of the median frame: rounding alone gives about 1e-4 pixels, and now and then moves a crop by one.
@@ -98,8 +102,8 @@ def build_ours(not_found_threshold: float) -> AlphaRefineTracker:
     """The challenge entry as this project runs it, with the recipe's weights."""
     localization = replace(VOT2020.base.localization, not_found_threshold=not_found_threshold)
     settings = replace(VOT2020.base, localization=localization)
-    base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), settings, CPU)
-    refiner = Refiner(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, CPU)
+    base = DiMPTracker(Runner(load_recipe(build_super_dimp(), SUPER_DIMP), CPU), settings)
+    refiner = SegmentingRefiner(Runner(load_recipe(build_mask_refiner(), MASK_REFINER), CPU), VOT2020.refiner)
     return AlphaRefineTracker(base, refiner, VOT2020)
 
 
@@ -123,13 +127,11 @@ def read_sequence(folder: Path | None, count: int) -> tuple[list[np.ndarray], np
 
 def put_state(authors: Any, ours: AlphaRefineTracker) -> None:
     """Let our base tracker go on from where the authors' is."""
-    theirs, base = authors.dimp, ours.base
-    base.state = TargetState(
-        theirs.pos.clone(), theirs.target_sz.clone(), torch.as_tensor(theirs.target_scale).clone()
-    )
-    base.filter = theirs.target_filter.detach().clone().reshape(base.filter.shape)
+    theirs, target = authors.dimp, ours._targets[0].base
+    target.place = Place(theirs.pos.clone(), theirs.target_sz.clone(), torch.as_tensor(theirs.target_scale).clone())
+    target.filter = theirs.target_filter.detach().clone().reshape(target.filter.shape)
     if hasattr(theirs, "pos_iounet"):
-        base._refined_position = theirs.pos_iounet.clone()
+        target.refined = theirs.pos_iounet.clone()
 
 
 def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], mask: np.ndarray) -> bool:
@@ -138,12 +140,12 @@ def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], ma
     meters = {name: StageMeter(time.perf_counter) for name in sides}
     errors, overlaps, flags = [], [], 0
     with ExitStack() as stack:
-        stack.enter_context(replaced(super_dimp, "RandomSource", SharedDraws))
+        stack.enter_context(replaced(dimp, "RandomSource", SharedDraws))
         torch.manual_seed(0)
         authors.initialize(images[0], mask)
         ours.initialize(images[0], mask)
-        for name, calls in (("authors", calls_of_authors(authors)), ("ours", calls_of(ours))):
-            stack.enter_context(watched(calls, meters[name]))
+        stack.enter_context(watched(calls_of_authors(authors), meters["authors"]))
+        stack.enter_context(listening(meters["ours"]))
         run = {"authors": authors.track, "ours": ours.track}
         for number, image in enumerate(images[1:], 1):
             put_state(authors, ours)
@@ -161,7 +163,7 @@ def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], ma
             errors.append(float(np.abs(np.array(box) - results["ours"].box).max()))
             overlaps.append(region_similarity(their_mask, results["ours"].mask))
             flag = authors.dimp.debug_info["flag"]
-            flags += flag == ours.base.decision.value
+            flags += flag == ours._targets[0].base.decision.value
             print(f"frame {number:3}: authors {flag:13} box {errors[-1]:8.4f} px apart, overlap"
                   f" of masks {overlaps[-1]:.5f} ({int(their_mask.sum())} pixels)", flush=True)
     show(sides)
@@ -182,11 +184,11 @@ def show(sides: dict[str, Side]) -> None:
         pair = [1e3 * float(np.percentile(side.frames, quantile)) for side in (authors, ours)]
         print(f"{label:26}{pair[0]:9.1f}{pair[1]:9.1f}{pair[1] / pair[0]:8.2f}")
     print("median of the stage, where it ran")
-    for name in STAGES:
+    for name in dict.fromkeys(name for side in (ours, authors) for stages in side.stages for name in stages):
         first, second = authors.stage(name), ours.stage(name)
         if first is not None and second is not None:
             print(f"  {name:24}{first:9.1f}{second:9.1f}{second / first:8.2f}")
-    found = [number for number, stages in enumerate(authors.stages) if "IoU ascent" in stages]
+    found = [number for number, stages in enumerate(authors.stages) if "box refinement" in stages]
     for label, chosen in (("all frames", range(len(ours.frames))), ("frames with box refinement", found)):
         pair = [[side.frames[number] for number in chosen] for side in (ours, authors)]
         if chosen:

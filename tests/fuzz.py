@@ -77,7 +77,7 @@ def watch(kind: str, seed: int, first: int, end: int) -> int:
 
 def main() -> int:
     """The exit status: 0 when nothing went wrong."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
     import fuzz_cases
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

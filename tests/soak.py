@@ -10,6 +10,7 @@ Not part of the fast suite: 10,000 frames take from ten minutes to an hour.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -95,7 +96,8 @@ def soak_server(frames: int) -> bool:
         files = [Path(folder) / f"{number:04d}.jpg" for number in range(len(images))]
         for file, image in zip(files, images, strict=True):
             cv2.imwrite(str(file), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        process = subprocess.Popen([sys.executable, "-m", "vot_wrapper.alpharefine_lite"], cwd=ROOT,
+        process = subprocess.Popen([sys.executable, "-m", "vot_wrapper.alpharefine"], cwd=ROOT,
+                                   env={**os.environ, "ALPHAREFINE_TRACKER": "lite"},
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             client = Client(stream=(process.stdin.fileno(), process.stdout.fileno()), log=lambda text: None)

@@ -12,16 +12,18 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from tracker_ar.base import BaseResult
 from tracker_ar.errors import DataError
 from tracker_ar.evaluate import scores as accuracy
 from tracker_ar.commands import benchmark as benchmark_command
-from tracker_ar.data.datasets.vot_layout import encode_mask_line, inspect_sequence, write_list
+from tracker_ar.data.datasets.vot_layout import inspect_sequence, write_list
+from tracker_ar.run_lengths import encode_mask_line
 from tracker_ar.geometry import box_from_mask, mask_from_box
-from tracker_ar.profiles import LITE
-from tracker_ar.tracker import Prediction
+from tracker_ar import zoo
+from tracker_ar.frame import Frame
+from tracker_ar.prediction import BaseResult, Prediction, Refinement
+
+LITE = zoo.profile("lite")
 
 HEIGHT, WIDTH, LENGTH = 48, 64, 8
 SPEED = 2
@@ -91,7 +93,7 @@ def test_box_sequences_start_from_the_box_and_have_no_measures_of_masks(tmp_path
 
 
 def test_the_static_box_by_hand(tmp_path: Path) -> None:
-    found = measures(accuracy.StaticBox(), write_sequence(tmp_path / "masks"))
+    found = measures(accuracy.comparison_tracker("static", OWN), write_sequence(tmp_path / "masks"))
     shifts = np.minimum(SPEED * np.arange(LENGTH), 20)
     overlaps = (20 - shifts) / (20 + shifts)
     assert found.j == pytest.approx(overlaps[1:-1].mean())
@@ -169,49 +171,43 @@ def test_sequences_are_found_singly_in_folders_and_by_lists(tmp_path: Path) -> N
         names(tmp_path / "all", tmp_path / "other")
 
 
+OWN = SimpleNamespace(refiner=None, profile=LITE)
+
+
 class Always:
     """A base tracker that says what it was told to."""
 
     def __init__(self, *answers: BaseResult) -> None:
         self.answers = list(answers)
 
-    def initialize(self, image: np.ndarray, box: np.ndarray) -> None:
+    def start(self, frame: Frame, box: np.ndarray) -> None:
         self.started = box.tolist()
 
-    def track(self, image: np.ndarray) -> BaseResult:
-        return self.answers.pop(0)
+    def track(self, frame: Frame, targets: list) -> list[BaseResult]:
+        return [self.answers.pop(0)]
+
+    def correct(self, target: None, box: np.ndarray) -> None: ...
 
 
-def test_a_base_tracker_on_its_own_is_judged_by_its_filled_box() -> None:
+@pytest.mark.parametrize("name", ["csrt", "csrt+refiner"])
+def test_another_base_tracker_alone_and_with_the_refiner(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     box = np.array([12.0, 14, 20, 20])
     base = Always(BaseResult(box, None), BaseResult(box, 0.25))
-    tracker = accuracy.FilledBoxes(base)
+    refiner = SimpleNamespace(
+        start=lambda frame, region: region,
+        refine=lambda frame, targets, boxes, learn: [Refinement(boxes[0], true_mask(2), 0.5)],
+    )
+    monkeypatch.setattr(accuracy, "opencv_tracker", {"csrt": base}.get)
+    tracker = accuracy.comparison_tracker(name, SimpleNamespace(refiner=refiner, profile=LITE))
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     tracker.initialize(image, true_mask(0))
     assert base.started == box_from_mask(true_mask(0)).tolist()
-    for score in (1.0, 0.25):
+    refined = name.endswith("refiner")
+    for score in (0.5 if refined else 1.0, 0.25):
         prediction = tracker.track(image)
         assert prediction.box.tolist() == box.tolist() and prediction.score == score
-        assert np.array_equal(prediction.mask, true_mask(1))
+        assert np.array_equal(prediction.mask, true_mask(2 if refined else 1))
 
-
-def test_the_refiner_behind_another_base_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    box = np.array([12.0, 14, 20, 20])
-    base = Always(BaseResult(box, None))
-    base.correct = lambda box: None
-    refiner = SimpleNamespace(
-        device=torch.device("cpu"),
-        initialize=lambda image, region: None,
-        refine=lambda image, box, learn: SimpleNamespace(
-            mask=true_mask(2), box=box, score=0.5, probabilities=None))
-    monkeypatch.setattr(accuracy, "opencv_tracker", {"csrt": base}.get)
-    compared = accuracy.comparison_tracker("csrt+refiner", SimpleNamespace(refiner=refiner, profile=LITE))
-    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    compared.initialize(image, true_mask(0))
-    prediction = compared.track(image)
-    assert prediction.box.tolist() == box.tolist() and prediction.score == 0.5
-    assert np.array_equal(prediction.mask, true_mask(2))
-    assert compared.refiner is not refiner
 
 
 @pytest.fixture

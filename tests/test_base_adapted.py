@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +17,11 @@ from tracker_ar.base.adapted import AdaptedTracker
 from tracker_ar.base.opencv import OpenCVConventions, opencv_tracker
 from tracker_ar.errors import InputError
 from tracker_ar.examples import csrt, own_tracker
+from tracker_ar.frame import Frame
+from tracker_ar.prediction import BaseResult
 
 IMAGE = np.zeros((60, 80, 3), np.uint8)
+FRAME = Frame(IMAGE)
 START = np.array([10.0, 12, 20, 16])
 NEXT = [11.0, 13.0, 21.0, 17.0]
 
@@ -37,10 +39,16 @@ class Scripted:
         return self.answers.pop(0)
 
 
-def adapted(*answers: object) -> AdaptedTracker:
-    tracker = AdaptedTracker(lambda: Scripted(*answers))
-    tracker.initialize(IMAGE, START)
-    return tracker
+class Adapted:
+    """One target of an `AdaptedTracker` whose object answers what it was told to."""
+
+    def __init__(self, *answers: object) -> None:
+        self.engine = AdaptedTracker(lambda: Scripted(*answers))
+        self.target = self.engine.start(FRAME, START)
+
+    def track(self) -> BaseResult:
+        (found,) = self.engine.track(FRAME, [self.target])
+        return found
 
 
 @pytest.mark.parametrize(("answer", "score"), [
@@ -49,7 +57,7 @@ def adapted(*answers: object) -> AdaptedTracker:
     ((NEXT, 0.25), 0.25), ((0.25, NEXT), 0.25), ((np.array(NEXT), np.float32(7)), 1.0), ((NEXT, 0), 0.0),
 ])
 def test_all_common_answers_are_understood(answer: object, score: float | None) -> None:
-    found = adapted(answer).track(IMAGE)
+    found = Adapted(answer).track()
     assert found.box.tolist() == NEXT and found.box.dtype == np.float64
     assert found.score == score
 
@@ -59,12 +67,12 @@ def test_all_common_answers_are_understood(answer: object, score: float | None) 
     (np.full(4, np.inf), 0.9),
 ])
 def test_a_lost_target_stays_where_it_was(lost: object) -> None:
-    tracker = adapted(NEXT, lost, lost, START)
-    tracker.track(IMAGE)
+    tracker = Adapted(NEXT, lost, lost, START)
+    tracker.track()
     for _ in range(2):
-        found = tracker.track(IMAGE)
+        found = tracker.track()
         assert found.box.tolist() == NEXT and found.score == 0.0
-    assert tracker.track(IMAGE).box.tolist() == START.tolist()
+    assert tracker.track().box.tolist() == START.tolist()
 
 
 @pytest.mark.parametrize("answer", [
@@ -72,15 +80,14 @@ def test_a_lost_target_stays_where_it_was(lost: object) -> None:
 ])
 def test_other_answers_are_refused_with_what_is_wanted(answer: object) -> None:
     with pytest.raises(InputError, match="should be a box x, y, w, h"):
-        adapted(answer).track(IMAGE)
+        Adapted(answer).track()
 
 
 def test_every_target_gets_a_tracker_of_its_own() -> None:
     made = []
     tracker = AdaptedTracker(lambda: made.append(Scripted(NEXT)) or made[-1])
-    other = copy.copy(tracker)
-    tracker.initialize(IMAGE, START)
-    other.initialize(IMAGE, START + 1)
+    targets = [tracker.start(FRAME, START + offset) for offset in range(2)]
+    assert len(tracker.track(FRAME, targets)) == 2
     assert [one.box.tolist() for one in made] == [START.tolist(), (START + 1).tolist()]
 
 
@@ -89,12 +96,11 @@ def test_corrections_reach_those_that_take_them() -> None:
     able = Scripted(NEXT)
     able.correct = lambda box: corrected.append(box.tolist())
     tracker = AdaptedTracker(lambda: able)
-    tracker.initialize(IMAGE, START)
-    tracker.correct(START + 2)
+    tracker.correct(tracker.start(FRAME, START), START + 2)
     assert corrected == [(START + 2).tolist()]
-    unable = adapted((False, NEXT))
-    unable.correct(START + 2)
-    assert unable.track(IMAGE).box.tolist() == START.tolist()
+    unable = Adapted((False, NEXT))
+    unable.engine.correct(unable.target, START + 2)
+    assert unable.track().box.tolist() == START.tolist()
 
 
 def test_trackers_of_opencv_get_bgr_images_and_whole_pixels_in_the_image() -> None:
@@ -127,9 +133,9 @@ def test_trackers_of_opencv_follow_a_textured_square(name: str) -> None:
         return ground
 
     tracker = opencv_tracker(name)
-    tracker.initialize(image(0), np.array([30.0, 30, 20, 20]))
+    target = tracker.start(Frame(image(0)), np.array([30.0, 30, 20, 20]))
     for frame in range(1, 9):
-        found = tracker.track(image(frame))
+        (found,) = tracker.track(Frame(image(frame)), [target])
     assert np.abs(found.box[:2] - [38, 30]).max() <= 3
 
 
@@ -142,11 +148,9 @@ def large(frame: int) -> np.ndarray:
 
 def test_a_refiner_of_one_call_makes_masks_from_boxes() -> None:
     refiner = tracker_ar.build_refiner("lite")
-    with pytest.raises(InputError, match="before initialize"):
-        refiner.refine(large(0), 4 * np.array(BOX))
-    refiner.initialize(large(0), 4 * np.array(BOX))
+    target = refiner.start(Frame(large(0)), 4 * np.array(BOX))
     loose = 4 * np.array(BOX) + [0, -6, 12, 12]  # of the next frame, eight pixels to the right
-    found = refiner.refine(large(1), loose)
+    (found,) = refiner.refine(Frame(large(1)), [target], [loose], learn=[True])
     true = np.zeros(large(1).shape[:2], bool)
     true[48:80, 48:96] = True
     overlap = (true & (found.mask > 0)).sum() / (true | (found.mask > 0)).sum()

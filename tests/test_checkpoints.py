@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import struct
-import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 
-from tracker_ar.weights.store import read_checkpoint
 from tracker_ar.errors import CheckpointError
+from tracker_ar.weights.containers import read_checkpoint
 from tracker_ar.weights.pickle_reader import read_pickle
 
 DATA = Path(__file__).parent / "data" / "checkpoints"
@@ -57,7 +56,7 @@ def test_both_containers_hold_the_same_weights(name):
 
 def test_values_and_metadata_of_the_small_files():
     base = read_checkpoint(DATA / "super_dimp.legacy.pth.tar")
-    assert base.metadata == {"container": "legacy", "epoch": 50, "net_type": "DiMPnet",
+    assert base.metadata == {"container": "legacy", "key": "net", "epoch": 50, "net_type": "DiMPnet",
                              "actor_type": "KLDiMPActor", "constructor": "dimpnet50"}
     assert base.state_dict[CONV].shape == (64, 3, 7, 7)
     assert base.state_dict["classifier.filter_optimizer.log_step_length"].item() == pytest.approx(np.log(0.9))
@@ -80,6 +79,7 @@ def test_zip_container_agrees_with_torch(tmp_path):
 
 def test_storages_of_the_optimizer_are_passed_over(tmp_path):
     moments = {"state": {140_000_000_000_000: {"exp_avg": torch.randn(50)}}, "param_groups": [{"lr": 1e-3}]}
+    moments["of pairs"] = {(0, 1): 2.0, None: 3}
     content = {"optimizer": moments, "net": OrderedDict(weight=torch.arange(6.0)), "stats": [torch.randn(9)]}
     for container in CONTAINERS:
         state_dict = read_checkpoint(save(tmp_path / container, content, container)).state_dict
@@ -91,6 +91,59 @@ def test_all_protocols_that_torch_can_write(tmp_path, protocol):
     path = tmp_path / "newer.pth.tar"
     torch.save({"net": OrderedDict(weight=torch.ones(2)), "epoch": 1}, path, pickle_protocol=protocol)
     assert torch.equal(read_checkpoint(path).state_dict["weight"], torch.ones(2))
+
+
+# file -> (key of the weights, one of their keys, its shape); the first names of the same classes are read as the later.
+FAMILY = {
+    "atom_default.dlframework.pth": ("net", "feature_extractor.bn1.weight", (64,)),
+    "dimp50.dlframework.pth": ("net", "feature_extractor.bn1.weight", (64,)),
+    "Branch_Selector_ep0030.legacy.pth.tar": ("net", "fc2.weight", (3, 512)),
+    "SEbcmnet_ep0040.legacy.pth.tar": ("net", "feature_extractor.bn1.weight", (64,)),
+    "SEcmnet_r18_ep0040-a.legacy.pth.tar": ("net", "feature_extractor.bn1.weight", (64,)),
+    "resnet18_vggmconv1.legacy.pth": (None, "vggmconv1.bias", (96,)),
+    "rt-mdnet.legacy.pth": ("shared_layers", "conv1.0.bias", (96,)),
+    "siamrpn_r50_l234_dwxcorr.legacy.pth": (None, "backbone.bn1.weight", (64,)),
+    "siamrpn_training.zip.pth": ("state_dict", "backbone.bn1.weight", (64,)),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_published_form_of_the_family_is_read(name):
+    place, key, shape = FAMILY[name]
+    found = read_checkpoint(DATA / name)
+    assert found.metadata.get("key") == place and found.state_dict[key].shape == shape
+    assert found.metadata.get("prefix") == ("module." if "training" in name else None)
+    assert not any(key.startswith("module.") for key in found.state_dict)
+
+
+def test_the_first_names_of_the_classes_give_the_same(tmp_path):
+    old, new = (read_checkpoint(DATA / f"dimp50.{form}.pth") for form in ("dlframework", "legacy"))
+    assert old.metadata == new.metadata and old.state_dict.keys() == new.state_dict.keys()
+    assert all(torch.equal(old.state_dict[key], new.state_dict[key]) for key in new.state_dict)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"net": w}, lambda w: {"state_dict": w, "epoch": 1},
+                                  lambda w: {"shared_layers": w}])
+def test_weights_wherever_they_stand(tmp_path, container, wrap):
+    flat = torch.arange(12.0)
+    weights = OrderedDict(a=flat[:6].view(2, 3), b=flat[6:], tied=flat[:6].view(2, 3), n=torch.tensor(3))
+    weights._metadata = OrderedDict({"": {"version": 1}})
+    for prefix in ("", "module."):
+        content = wrap(OrderedDict((prefix + key, value) for key, value in weights.items()))
+        found = read_checkpoint(save(tmp_path / "x", content, container)).state_dict
+        assert list(found) == list(weights)
+        assert all(torch.equal(found[key], weights[key]) for key in weights)
+        assert len({value.untyped_storage().data_ptr() for value in found.values()}) == 4
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_views_may_not_repeat_the_file_without_end(tmp_path, container):
+    weight = torch.ones(1000)
+    content = {"net": {f"w{number}": weight for number in range(40)}}
+    assert "claim" in refusal(save(tmp_path / "x", content, container))
+    content = {"net": {f"w{number}": weight[:25] for number in range(40)}}
+    assert len(read_checkpoint(save(tmp_path / "x", content, container)).state_dict) == 40
 
 
 # ---- nothing is executed
@@ -210,21 +263,11 @@ def write_container(path: Path, container: str, pickled: bytes) -> None:
         path.write_bytes(head + pickled + pickle.dumps(["0"], protocol=2) + struct.pack("<q", 4) + numbers)
 
 
-def test_pickles_made_to_hang_end_at_once():
-    nested = b")" + b"\x85" * 100_000 + b"."
-    doubled = b")" + b"q\x00h\x00\x86" * 200                # a tuple with 2 ** 200 leaves ...
-    start = time.perf_counter()
-    read_pickle(nested)
-    with pytest.raises(CheckpointError):
-        read_pickle(b"}" + doubled + b"K\x01s.")             # ... as a key: hashing it would never end
-    with pytest.raises(CheckpointError):
-        read_pickle(b"X\xff\xff\xff\xff.")
-    with pytest.raises(CheckpointError):
-        read_pickle(b"\x8d" + b"\xff" * 8 + b".")
-    assert read_pickle(b"Nr\xff\xff\xff\xff.").value is None
+@pytest.mark.parametrize("content", [b"X\xff\xff\xff\xff.", b"\x8d" + b"\xff" * 8 + b".",
+                                     b"T\xff\xff\xff\xff.", b"N" * (5 << 20)])
+def test_pickles_that_claim_more_than_there_is(content):
     with pytest.raises(CheckpointError, match="too early"):
-        read_pickle(b"N" * (5 << 20))
-    assert time.perf_counter() - start < 20
+        read_pickle(content)
 
 
 def test_a_packed_zip_is_refused(tmp_path):
@@ -238,11 +281,10 @@ def test_a_packed_zip_is_refused(tmp_path):
 # ---- damaged files and wrong files
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.iterdir()))
 @pytest.mark.parametrize("share", [0.0001, 0.001, 0.02, 0.05, 0.3, 0.9, 0.999])
-def test_truncated_files(tmp_path, name, container, share):
-    whole = (DATA / f"{name}.{container}.pth.tar").read_bytes()
+def test_truncated_files(tmp_path, name, share):
+    whole = (DATA / name).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share) or 1])
     message = refusal(tmp_path / "cut")
     assert "truncated" in message or "damaged" in message
@@ -266,7 +308,7 @@ def test_a_flipped_bit_in_the_numbers_of_a_zip_is_noticed(tmp_path):
 @pytest.mark.parametrize(("content", "says"), [
     (b"", "empty"), (b"\n<!DOCTYPE html><html>Virus scan warning", "web page"), (b"<HTML>", "web page"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"), (b"hello", "neither"),
-    (b"\x1f\x8b\x08\0" * 9, "neither"), (pickle.dumps({"net": 1}), "not a PyTorch checkpoint")])
+    (b"\x1f\x8b\x08\0" * 9, "packed archive"), (pickle.dumps({"net": 1}), "not a PyTorch checkpoint")])
 def test_files_that_are_something_else(tmp_path, content, says):
     (tmp_path / "other").write_bytes(content)
     assert says in refusal(tmp_path / "other")
@@ -278,9 +320,12 @@ def test_no_file_and_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "says"), [
-    ({"state_dict": {"a": torch.ones(1)}, "epoch": 3}, "'state_dict', 'epoch'"), ([1, 2], "no 'net'"),
-    ({"net": {}}, "no 'net'"), ({"net": {"a": 1.0}}, "'a' of its 'net' is not a tensor"),
-    ({"net": {7: torch.ones(1)}}, "'7'"), ({"net": {"a": torch.tensor([1.0, float("nan")])}}, "not finite")])
+    ({"model": {"a": torch.ones(1)}, "epoch": 3}, "'model', 'epoch'"), ([1, 2], "no weights"),
+    ({"net": {}}, "no weights"), ({"net": {"a": 1.0}}, "'a' of its 'net' is not a tensor"), ({}, "no weights"),
+    ({"state_dict": [torch.ones(1)]}, "no weights"), ({"shared_layers": {"a": None}}, "'a' of its 'shared_layers'"),
+    ({"a": torch.ones(1), "b": 2}, "'b' of its weights is not a tensor"),
+    ({"net": {7: torch.ones(1)}}, "with a text as its key"),
+    ({"net": {"a": torch.tensor([1.0, float("nan")])}}, "not finite")])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_contents_that_are_no_network(tmp_path, container, content, says):
     assert says in refusal(save(tmp_path / "content", content, container))
@@ -305,7 +350,7 @@ def pickled_part(name: str) -> bytes:
         return archive.read(next(entry for entry in archive.namelist() if entry.endswith("data.pkl")))
 
 
-FILES = [(DATA / f"{name}.{container}.pth.tar").read_bytes() for name in NAMES for container in CONTAINERS]
+FILES = [path.read_bytes() for path in sorted(DATA.iterdir())]
 EDITS = st.lists(st.tuples(st.floats(0, 1), st.sampled_from(["set", "insert", "delete", "cut"]),
                            st.binary(min_size=1, max_size=4)), min_size=1, max_size=6)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ar.weights import store as checkpoint_files
-from tracker_ar.weights.store import SLOTS, write_checkpoint
+from tracker_ar import zoo
 from tracker_ar.doctor import installation, machine, report
 from tracker_ar.doctor.report import FAILED, OK, WARNING, Row, examine
+from tracker_ar.weights.store import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -189,9 +189,8 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_lite(folder: Path) -> None:
-    for slot in SLOTS:
-        if slot.profile == "lite":
-            write_checkpoint(folder / slot.file_name, {"weight": torch.ones(3)}, slot.kind)
+    for slot in zoo.slots_of("lite"):
+        write_checkpoint(folder / slot.file_name, {"weight": torch.ones(3)}, slot.kind)
 
 
 def write_card(folder: Path, **changed: str) -> None:
@@ -207,9 +206,9 @@ def test_sound_checkpoints(tmp_path: Path) -> None:
     assert "no recorded hash" in row.found
     write_card(tmp_path)
     found = list(machine.checkpoints(tmp_path))
-    assert {row.state for row in found} == {OK} and len(found) == len(SLOTS) + 1
+    assert {row.state for row in found} == {OK} and len(found) == 4 + 1
     assert "as recorded" in named(found, "checkpoint lite_super_dimp.safetensors").found
-    assert "runs lite" in named(found, "profile").found
+    assert "runs lite" in named(found, "tracker").found
     assert "not installed" in named(found, "checkpoint super_dimp.safetensors").found
 
 
@@ -217,7 +216,7 @@ def test_missing_checkpoints(tmp_path: Path) -> None:
     found = list(machine.checkpoints(tmp_path))
     row = named(found, "checkpoint lite_mask_refiner.safetensors")
     assert row.state == FAILED and "is missing" in row.cause and "git checkout -- checkpoints" in row.cure
-    row = named(found, "profile")
+    row = named(found, "tracker")
     assert row.state == FAILED and "alpharefine checkpoints install" in row.cure
 
 
@@ -227,7 +226,7 @@ def test_altered_checkpoint(tmp_path: Path) -> None:
     found = list(machine.checkpoints(tmp_path))
     row = named(found, "checkpoint lite_super_dimp.safetensors")
     assert row.state == FAILED and "altered" in row.cause and "git checkout -- checkpoints" in row.cure
-    assert named(found, "profile").state == FAILED
+    assert named(found, "tracker").state == FAILED
 
 
 def test_damaged_checkpoint(tmp_path: Path) -> None:
@@ -243,13 +242,13 @@ def test_unfit_checkpoint_of_the_authors_falls_back(tmp_path: Path) -> None:
     (tmp_path / "super_dimp.safetensors").write_bytes(b"<html>")
     found = list(machine.checkpoints(tmp_path))
     row = named(found, "checkpoint super_dimp.safetensors")
-    assert row.state == WARNING and "runs lite" in row.cure and "alpharefine checkpoints install" in row.cure
-    assert named(found, "profile").state == OK
+    assert row.state == WARNING and "alpharefine checkpoints install" in row.cure
+    assert named(found, "tracker").state == OK
 
 
 def test_the_authors_weights_make_the_own_ones_dispensable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint_files, "installed_profile", lambda folder: "vot2020")
+    monkeypatch.setattr(zoo, "best_installed", lambda folder: "vot2020")
     row = named(machine.checkpoints(tmp_path), "checkpoint lite_super_dimp.safetensors")
     assert row.state == WARNING and "git checkout" in row.cure

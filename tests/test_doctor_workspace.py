@@ -17,7 +17,7 @@ from tracker_ar.doctor import handshake
 from tracker_ar.commands import doctor as command
 from tracker_ar.doctor.report import FAILED, OK, WARNING
 from tracker_ar.doctor.workspace import find_tracker, workspace
-from tracker_ar.data.datasets.vot_layout import encode_mask_line
+from tracker_ar.run_lengths import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[1]
 DOUBLE = ROOT / "tests" / "doubles" / "double_tracker.py"

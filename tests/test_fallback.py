@@ -3,138 +3,93 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
+from tiny_tracker import BOX, CPU, OTHER, check, make_tracker, same, video
 
-from test_tracker import BOX, check, make_tracker, video  # noqa: F401  (a fixture)
-from tracker_ar import tracker as tracker_module
+from tracker_ar import zoo
 from tracker_ar.errors import InputError
-from tracker_ar.engine.inference import move
-from tracker_ar.multi_target import MultiTargetTracker
-from tracker_ar.tracker import CPU, AlphaRefineTracker, build_tracker
+from tracker_ar.tracker import AlphaRefineTracker
 
 GPU = torch.device("cpu:0")
 FULL = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSome advice")
 SAYS = r"The GPU is out of memory \(CUDA out of memory\. Tried to allocate 2\.00 GiB\.\).*CPU.*--device cpu"
 
 
-def fill(monkeypatch: pytest.MonkeyPatch, tracker: AlphaRefineTracker, calls: int, error: Exception = FULL) -> None:
-    """The base tracker's network, put on the 'GPU', raises `error` there after `calls` uses."""
-    network = tracker.base._network
-    for part in (tracker.base, tracker.refiner):
-        move(part._network, GPU)
-    extract, left = network.extract_backbone, [calls]
+def on_gpu(monkeypatch: pytest.MonkeyPatch, calls: int, error: Exception = FULL) -> AlphaRefineTracker:
+    """A tracker on the 'GPU', whose base network raises `error` there after `calls` uses."""
+    tracker = make_tracker(device=GPU)
+    runner = tracker.base.runner
+    extract, left = runner.network.extract_backbone, [calls]
 
     def extract_or_fail(patches: torch.Tensor) -> object:
         left[0] -= 1
-        if left[0] < 0 and network.device == GPU:
+        if left[0] < 0 and runner.device == GPU:
             raise error
         return extract(patches)
 
-    monkeypatch.setattr(network, "extract_backbone", extract_or_fail)
+    monkeypatch.setattr(runner.network, "extract_backbone", extract_or_fail)
+    return tracker
 
 
-def same(one: object, other: object) -> bool:
-    return np.array_equal(one.mask, other.mask) and np.array_equal(one.box, other.box) and one.score == other.score
-
-
-def test_full_at_the_start(make_tracker: Callable, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    images = video(2)
-    expected, tracker = make_tracker(), make_tracker()
+def test_full_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, expected, tracker = video(2), make_tracker(), on_gpu(monkeypatch, calls=0)
     expected.initialize(images[0], BOX)
-    fill(monkeypatch, tracker, calls=0)
     with pytest.warns(RuntimeWarning, match=SAYS):
         tracker.initialize(images[0], BOX)
-    assert tracker.base.device == tracker.refiner.device == CPU
+    assert tracker.base.runner.device == tracker.refiner.runner.device == CPU
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert same(tracker.track(images[1]), expected.track(images[1]))
 
 
-def test_full_while_tracking_goes_on_at_the_last_place(
-    make_tracker: Callable, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:
-    images = video(4)
-    tracker, expected = make_tracker(), make_tracker()
-    fill(monkeypatch, tracker, calls=2)
-    tracker.initialize(images[0], BOX)
+@pytest.mark.parametrize("targets", [1, 2])
+def test_full_while_tracking_goes_on_at_the_last_places(monkeypatch: pytest.MonkeyPatch, targets: int) -> None:
+    images, boxes = video(4), [BOX, OTHER][:targets]
+    # Each target is learned, then all are tracked once for the warm-up, and again in the first frame.
+    tracker, expected = on_gpu(monkeypatch, calls=3 * targets), make_tracker()
+    tracker.initialize(images[0], boxes)
     last = tracker.track(images[1])
-    with pytest.warns(RuntimeWarning, match=SAYS):
-        found = tracker.track(images[2])
-    check(found)
-    expected.initialize(images[0], BOX)
-    expected.base.correct(last.box)
-    assert same(found, expected.track(images[2]))
-    assert same(tracker.track(images[3]), expected.track(images[3]))
-
-
-def test_all_targets_go_with_their_shared_networks(
-    make_tracker: Callable, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:
-    images = video(3)
-    prototype = make_tracker()
-    targets = MultiTargetTracker(prototype)
-    fill(monkeypatch, prototype, calls=3)
-    targets.initialize(images[0], [BOX, (20, 20, 30, 30)])
     with pytest.warns(RuntimeWarning, match=SAYS) as said:
-        for prediction in targets.track(images[1]):  # the second target fails
-            check(prediction)
+        found = tracker.track(images[2])
     assert len(said) == 1
-    learned = [target._learned_on for target in targets._targets]
-    assert learned == [GPU, CPU]
-    for prediction in targets.track(images[2], [(70, 50, 20, 20)]):  # the first one follows, a new one begins there
+    expected.initialize(images[0], boxes)
+    for index, prediction in enumerate(last):
         check(prediction)
-    assert [target._learned_on for target in targets._targets] == [CPU] * 3
+        expected.correct(index, prediction.box)
+    for image in images[2:]:
+        assert all(same(*pair) for pair in zip(found, expected.track(image), strict=True))
+        found = tracker.track(images[3])
+    assert len(tracker.track(images[3])) == targets and isinstance(tracker.add(images[3], OTHER).score, float)
 
 
-def test_other_errors_and_a_full_main_memory_pass(
-    make_tracker: Callable, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:
-    images = video(2)
-    for error in (RuntimeError("shapes differ"), InputError("no image")):
-        tracker = make_tracker()
-        fill(monkeypatch, tracker, calls=0, error=error)
-        with pytest.raises(type(error)):
-            tracker.initialize(images[0], BOX)
-        assert tracker.refiner.device == GPU
+@pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("CUDA error: an illegal memory access")])
+def test_other_errors_pass(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    tracker = on_gpu(monkeypatch, calls=0, error=error)
+    with pytest.raises(type(error), match=str(error)):
+        tracker.initialize(video(1)[0], BOX)
+    assert tracker.base.runner.device == GPU
+
+
+def test_a_full_main_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = make_tracker()
-
-    def full(patches: torch.Tensor) -> None:
-        raise FULL
-
-    monkeypatch.setattr(tracker.base._network, "extract_backbone", full)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        tracker.initialize(images[0], BOX)
-
-
-@pytest.mark.parametrize("message", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling x"])
-def test_libraries_that_say_so_in_their_own_words(
-    make_tracker: Callable, monkeypatch: pytest.MonkeyPatch, message: str  # noqa: F811
-) -> None:
-    tracker = make_tracker()
-    fill(monkeypatch, tracker, calls=0, error=RuntimeError(message))
-    with pytest.warns(RuntimeWarning, match="out of memory"):
+    monkeypatch.setattr(tracker.base, "start", lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA out of memory")))
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
         tracker.initialize(video(1)[0], BOX)
 
 
-def test_full_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = tracker_module._load_refiner
+def test_a_gpu_that_is_full_when_the_tracker_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = zoo.Runner
 
-    def load_or_fail(settings: object, path: object, device: torch.device, fast: bool) -> object:
+    def full(network: torch.nn.Module, device: torch.device, fast: bool) -> object:
         if device == GPU:
             raise FULL
-        return load(settings, path, device, fast)
+        return runner(network, device, fast)
 
-    monkeypatch.setattr(tracker_module, "_load_refiner", load_or_fail)
+    monkeypatch.setattr(zoo, "Runner", full)
     with pytest.warns(RuntimeWarning, match=SAYS):
-        assert build_tracker("lite", device="cpu:0").refiner.device == CPU
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu() -> None:
-    with pytest.raises(InputError, match="'cuda' cannot be used.*use 'auto' or 'cpu'"):
-        build_tracker("lite", device="cuda")
-    assert build_tracker("lite").refiner.device == CPU
+        tracker = zoo.build_tracker("lite", "cpu:0")
+    assert tracker.base.runner.device == CPU
+    with pytest.raises(InputError, match="'abacus' cannot be used"):
+        zoo.build_tracker("lite", "abacus")

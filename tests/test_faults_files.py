@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRACK = """\
 import sys
 from types import SimpleNamespace
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+sys.path[:0] = [{root!r}, {root!r} + "/tests/support"]
 import video_fixtures
 from tracker_ar.commands import track as command
 

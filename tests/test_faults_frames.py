@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import trax
-from test_tracker import BOX, HEIGHT, WIDTH, check, make_tracker, video  # noqa: F401  (a fixture)
+from tiny_tracker import BOX, HEIGHT, WIDTH, check, make_tracker, video
 
 from tracker_ar.errors import InputError
 from vot_wrapper.server import Session
@@ -44,7 +44,7 @@ class Talk:
 
 
 @pytest.fixture
-def talk(make_tracker: Callable, tmp_path: Path) -> Talk:  # noqa: F811
+def talk(tmp_path: Path) -> Talk:
     return Talk(make_tracker(), tmp_path)
 
 
@@ -109,7 +109,7 @@ def test_images_of_any_size(talk: Talk, size: tuple[int, int]) -> None:
     assert talk.frame(file)[0].shape == size
 
 
-def test_a_target_out_of_view_for_long(talk: Talk, make_tracker: Callable) -> None:  # noqa: F811
+def test_a_target_out_of_view_for_long(talk: Talk, make_tracker: Callable) -> None:
     """Blank, dark and noisy frames, from which this tracker even learns; then the target is back."""
     tracker, images = make_tracker(), video(2)
     tracker.initialize(images[0], BOX)

@@ -6,14 +6,15 @@ import gc
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
-from tracker_ar import tracker as tracker_module
-from tracker_ar.speed.start import Start, build
-from tracker_ar.profiles import LITE
+from tracker_ar import zoo
+from tracker_ar.zoo import build_tracker
 
-SMALL = replace(LITE, base=replace(LITE.base, input_size=128), refiner=replace(LITE.refiner, input_size=128))
+LITE = zoo.profile("lite")
+
+FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
+SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND), refiner=replace(LITE.refiner, input_size=128))
 
 
 def held() -> tuple[int, int]:
@@ -25,18 +26,16 @@ def held() -> tuple[int, int]:
     return len(tensors), sum(storages.values())
 
 
-def test_frames_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "PROFILES", {"lite": SMALL})
-    tracker = build(Start("lite", "cpu", random_weights=True))
+def test_frames_leave_nothing_behind() -> None:
+    tracker = build_tracker(SMALL, "cpu", random_weights=True)
     rng = np.random.default_rng(5)
     image = rng.integers(0, 255, (120, 160, 3), dtype=np.uint8)
-    tracker.initialize(image, [60.0, 40.0, 30.0, 24.0])
-    first_box = tracker.base._box()
+    first_box = tracker.initialize(image, [60.0, 40.0, 30.0, 24.0]).box
 
     def follow(frames: int) -> tuple[int, int]:
         for _ in range(frames):
             tracker.track(image)
-            tracker.base.correct(first_box)
+            tracker.correct(0, first_box)
         return held()
 
     # By then the filter was updated once, and every buffer has been made.

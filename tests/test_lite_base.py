@@ -23,8 +23,9 @@ from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
 from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import DataError
 from tracker_ar.frame import Frame
-from tracker_ar.judge import JudgeSettings, State, judge, overlap
+from tracker_ar.judge import JudgeSettings, judge, overlap
 from tracker_ar.models.lite_base import build_lite_base
+from tracker_ar.prediction import State
 from tracker_ar.train.feature_cache import Variation, cached_sequences
 
 PRESENCE, SEARCH, JUDGE = PresenceSettings(), SearchSettings(), JudgeSettings()

@@ -12,7 +12,8 @@ import pytest
 from tracker_ar.errors import DataError
 from tracker_ar.data.synthetic import procedural
 from tracker_ar.evaluate import vot_workspace as sequences
-from tracker_ar.data.datasets.vot_layout import encode_mask_line, inspect_sequence, read_list, write_list
+from tracker_ar.data.datasets.vot_layout import inspect_sequence, read_list, write_list
+from tracker_ar.run_lengths import encode_mask_line
 
 
 def decode_mask_line(line: str, size: tuple[int, int]) -> np.ndarray:

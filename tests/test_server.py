@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from trax.client import Client
 
 from tracker_ar.errors import InputError
 from tracker_ar.prediction import Prediction
+from tracker_ar.zoo import profile
 from vot_wrapper.regions import decode_region, encode_box, encode_mask
 from vot_wrapper.server import read_image
 
@@ -285,8 +287,35 @@ def test_boxes_are_reported_where_they_are_asked_for(serve: Callable[..., Sessio
     assert session.end() == 0
 
 
+@pytest.mark.parametrize("name", ["static", "lite", "", "alpharefine-box"])
+def test_the_tracker_of_the_environment_variable_is_served(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vot_wrapper.alpharefine import make_tracker
+    from vot_wrapper.server import Session
+
+    monkeypatch.setenv("ALPHAREFINE_TRACKER", name)
+    tracker = make_tracker()
+    assert tracker.profile.name == ("static" if name == "static" else "lite")
+    assert Session(tracker)._report == ("boxes" if name == "alpharefine-box" else "masks")
+    monkeypatch.setenv("ALPHAREFINE_TRACKER", "litte")
+    with pytest.raises(InputError, match="no tracker 'litte'. Did you mean lite"):
+        make_tracker()
+
+
+def test_the_entries_of_trackers_ini_differ_in_one_line_only() -> None:
+    for folder, root in ((ROOT, "."), (ROOT / "workspace", "..")):
+        entries = configparser.ConfigParser()
+        entries.read(folder / "trackers.ini")
+        assert entries.sections() == ["AlphaRefine", "AlphaRefine-VOT2020", "AlphaRefine-Lite", "AlphaRefine-Box",
+                                      "AlphaRefine-CSRT", "StaticBox"]
+        for entry in map(dict, map(entries.__getitem__, entries.sections())):
+            assert profile(entry.pop("env_alpharefine_tracker")) and entry.pop("label")
+            assert entry == {"protocol": "traxpython", "command": "vot_wrapper.alpharefine", "paths": root,
+                             "timeout": "120"}
+
+
 def test_csrt_runs_or_says_how_it_would(frame: Path) -> None:
-    with subprocess.Popen([sys.executable, "-m", "vot_wrapper.alpharefine_csrt"], cwd=ROOT, bufsize=0,
+    environment = {**os.environ, "ALPHAREFINE_TRACKER": "csrt+lite"}
+    with subprocess.Popen([sys.executable, "-m", "vot_wrapper.alpharefine"], cwd=ROOT, bufsize=0, env=environment,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         wait_for_line(process, b"@@TRAX:hello")
         process.stdin.write(f'@@TRAX:initialize "4,6,8,10"\n@@TRAX:frame "file://{frame}"\n'.encode())
@@ -369,9 +398,7 @@ def test_empty_initial_mask_gives_a_reason(serve: Callable[[str], Session], fram
     assert session.end() == 1
 
 
-@pytest.mark.parametrize("module", ["alpharefine", "alpharefine_vot2020", "alpharefine_lite", "alpharefine_box",
-                                    "alpharefine_csrt", "static_box"])
-def test_entry_modules_import_nothing_heavy(module: str) -> None:
-    check = (f"import sys, vot_wrapper.{module} as m; "
+def test_the_entry_module_imports_nothing_heavy() -> None:
+    check = ("import sys, vot_wrapper.alpharefine as m; "
              "sys.exit(bool({'torch', 'numpy', 'cv2', 'trax', 'tracker_ar'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0

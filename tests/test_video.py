@@ -25,7 +25,7 @@ from video_fixtures import (
 )
 
 from tracker_ar.errors import DataError
-from tracker_ar.data.datasets.vot_layout import encode_mask_line
+from tracker_ar.run_lengths import coco_rle, encode_mask_line
 from tracker_ar.geometry import mask_from_box
 from tracker_ar.video import overlay, results, sources
 
@@ -152,7 +152,7 @@ def test_several_targets_keep_their_order_and_do_not_overlap(folder: Path, tmp_p
 ])
 def test_coco_counts_run_down_the_columns_and_begin_with_background(mask: list, counts: list) -> None:
     array = np.array(mask, np.uint8)
-    assert results.coco_rle(array) == {"size": list(array.shape), "counts": counts}
+    assert coco_rle(array) == {"size": list(array.shape), "counts": counts}
 
 
 # ---- frames that cannot be used

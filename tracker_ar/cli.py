@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("tracker_ar.commands.report", "make one HTML page from an evaluated workspace"),
     "benchmark": ("tracker_ar.commands.benchmark", "measure how good a tracker is on annotated videos, and how fast"),
     "sequences": ("tracker_ar.evaluate.vot_workspace", "make, link or list the sequences of a workspace"),
+    "trackers": ("tracker_ar.commands.trackers", "list the trackers, what they need and what is installed"),
     "checkpoints": ("tracker_ar.commands.checkpoints", "list or install checkpoints"),
     "doctor": ("tracker_ar.commands.doctor", "say what is installed, what works, and how to mend what does not"),
     "train": ("tracker_ar.commands.train", "train the networks"),

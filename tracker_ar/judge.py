@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker_ar.prediction import State
+from tracker_ar.prediction import State, Verdict
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,6 @@ class JudgeSettings:
     least_overlap: float = 0.2
     most_growth: float = 1.25
     pull: float = 0.7
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """state; box: (4,) float64 x, y, w, h, from which the base tracker goes on; trusted: whether it is the refiner's."""
-
-    state: State
-    box: np.ndarray
-    trusted: bool
-
-    @property
-    def learns(self) -> bool:
-        """Whether base tracker and refiner may learn from the frame."""
-        return self.state is State.FOUND and self.trusted
 
 
 def judge(

@@ -5,12 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region
+
+Feedback = Literal["base", "refined"]
+Report = Literal["masks", "boxes"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One complete tracker.
+
+    name: what `build_tracker` takes and what the TraX hello says. base, refiner: settings of their engines, None where
+    those have none. base_name, refiner_name: which they are in the tables of `tracker_ar.zoo`; '' for a base tracker alone.
+    minimum_side: pixels; boxes are clipped to the image with at least this width and height (Alpha-Refine's scripts).
+    confident_score: of the base tracker, from which the refiner's target model may learn. feedback: which box, clipped,
+    goes back to the base tracker after each frame: its own (Alpha-Refine's VOT2020 entry) or the refined one (its
+    scripts for LaSOT, TrackingNet and GOT-10k). report: what the TraX server sends.
+    """
+
+    name: str
+    base: Any
+    refiner: Any
+    base_name: str
+    refiner_name: str = ""
+    minimum_side: float = 10.0
+    confident_score: float = 0.5
+    feedback: Feedback = "base"
+    report: Report = "masks"
 
 
 class State(str, Enum):
@@ -79,6 +105,21 @@ class Tracker(Protocol):
     def add(self, image: np.ndarray, region: Region) -> Prediction: ...
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is believed of a target after a frame. box: (4,) float64 x, y, w, h in image pixels, from which the base
+    tracker goes on; trusted: whether it is the refiner's."""
+
+    state: State
+    box: np.ndarray
+    trusted: bool
+
+    @property
+    def learns(self) -> bool:
+        """Whether the frame teaches."""
+        return self.state is State.FOUND and self.trusted
+
+
 class BaseTracker(Protocol):
     """One engine for all targets: it holds networks and settings and does not change while it tracks.
 
@@ -99,13 +140,10 @@ class BaseTracker(Protocol):
 
 @runtime_checkable
 class FedBack(BaseTracker, Protocol):
-    """A base tracker that waits for what the refiner says: every frame ends with `accept` or `lose`."""
+    """A base tracker that waits for what the refiner says before it learns."""
 
-    def accept(self, target: Any, box: np.ndarray, learn: bool) -> None:
-        """The target was found, at `box`, (4,) x, y, w, h. learn: whether the frame teaches."""
-
-    def lose(self, target: Any) -> None:
-        """The target was not found; it stays where it was last."""
+    def settle(self, target: Any, found: BaseResult, refined: Refinement | None) -> Verdict:
+        """End a frame of a target. found: what `track` said. refined: what the refiner made of it, None without one."""
 
 
 class Refiner(Protocol):

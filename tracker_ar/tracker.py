@@ -2,7 +2,7 @@
 
 The order of one frame (Alpha-Refine, VOT2020 real-time entry): the base tracker's box is clipped to the image, the
 refiner makes the mask from the clipped box, and the clipped box - not the refined one - goes back into the base
-tracker. A base tracker that is `FedBack` gets the box of both that a judge believes.
+tracker. A base tracker that is `FedBack` is told both boxes and decides which of them it goes on from.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
-from tracker_ar.judge import judge
-from tracker_ar.prediction import BaseResult, BaseTracker, FedBack, Prediction, Refinement, Refiner, State
-from tracker_ar.profiles import Profile
+from tracker_ar.prediction import (
+    BaseResult, BaseTracker, FedBack, Prediction, Profile, Refinement, Refiner, State
+)
 
 CPU = torch.device("cpu")
 Result = TypeVar("Result")
@@ -147,29 +147,24 @@ class AlphaRefineTracker:
         boxes = [target.box for target in self._targets]
         if self.refiner is None:
             if fed_back:
-                self._believe_base(found)
+                return [self._settled(frame, *each, None) for each in zip(self._targets, found)]
             return [_unrefined(box, result, frame) for box, result in zip(boxes, found)]
         sure = [result.score is None or result.score >= self.profile.confident_score for result in found]
         refined = self.refiner.refine(frame, [target.refiner for target in self._targets], boxes, sure)
         if fed_back:
-            return [self._judged(frame, *each) for each in zip(self._targets, found, refined)]
+            return [self._settled(frame, *each) for each in zip(self._targets, found, refined)]
         return [_prediction(*each) for each in zip(boxes, found, refined)]
 
-    def _judged(self, frame: Frame, target: _Target, found: BaseResult, refined: Refinement) -> Prediction:
-        assert found.score is not None and refined.mask is not None and isinstance(self.base, FedBack)
-        verdict = judge(found.box, found.score, refined.box, refined.score, self.profile.judge)
-        if verdict.state is State.LOST:
-            self.base.lose(target.base)
-            target.box = clip_box(target.base.box, frame.size, self.profile.minimum_side)
-            return Prediction(target.box, np.zeros_like(refined.mask), found.score, state=State.LOST)
-        self.base.accept(target.base, verdict.box, verdict.learns)
-        target.box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
-        return Prediction(target.box, refined.mask, found.score, refined.probabilities, verdict.state)
-
-    def _believe_base(self, found: Sequence[BaseResult]) -> None:
+    def _settled(self, frame: Frame, target: _Target, found: BaseResult, refined: Refinement | None) -> Prediction:
         assert isinstance(self.base, FedBack)
-        for target, result in zip(self._targets, found):
-            self.base.accept(target.base, target.box, result.score is None or result.score >= self.profile.judge.found)
+        verdict = self.base.settle(target.base, found, refined)
+        target.box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
+        prediction = _unrefined(target.box, found, frame)
+        if refined is not None:
+            prediction = _prediction(target.box, found, refined)
+        if verdict.state is State.LOST:
+            prediction = replace(prediction, mask=np.zeros_like(prediction.mask), probabilities=None)
+        return replace(prediction, state=verdict.state)
 
     # ---- starting
 

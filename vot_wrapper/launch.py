@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from vot_wrapper.server import Report
 
 
-def launch(make_tracker: Callable[[], Tracker], report: Report = "masks") -> int:
+def launch(make_tracker: Callable[[], Tracker], report: Report | None = None) -> int:
     """Serve one tracker over TraX until the client quits, goes away, or sends SIGTERM.
 
     ``make_tracker`` is called once, before the hello, when stray output can no longer do harm; it should do
-    all heavy imports itself. ``report``: what the client gets of each target, its mask or the box around it.
+    all heavy imports itself. ``report``: what the client gets of each target, its mask or the box around it; None
+    for what the tracker's profile says.
     Returns the exit status: 0, or 1 when the tracker could not be built or failed.
     """
     signal.signal(signal.SIGTERM, _leave)

@@ -27,7 +27,7 @@ Report = Literal["masks", "boxes"]
 
 
 def serve(
-    make_tracker: Callable[[], Tracker], channel: ProtocolChannel, report: Report = "masks"
+    make_tracker: Callable[[], Tracker], channel: ProtocolChannel, report: Report | None = None
 ) -> int:
     """Build the tracker, say hello, answer requests until the client quits or goes away.
 
@@ -85,9 +85,10 @@ def serve(
 class Session:
     """The targets of one client and the last states that were reported of them."""
 
-    def __init__(self, tracker: Tracker, report: Report = "masks") -> None:
+    def __init__(self, tracker: Tracker, report: Report | None = None) -> None:
+        """report: what is sent of each target; None for what the tracker's profile says."""
         self.tracker = tracker
-        self._report = report
+        self._report = report or getattr(tracker.profile, "report", "masks")
         self._predictions: list[Prediction] = []
         self._image_size = (0, 0)
 

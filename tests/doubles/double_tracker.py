@@ -38,12 +38,20 @@ class Double:
     profile = SimpleNamespace(name=f"double-{BEHAVIOUR}")
 
     def initialize(self, image, region):
-        from tracker_ar.geometry import box_from_mask
-
-        self.box = region if region.ndim == 1 else box_from_mask(region)
         self.size = image.shape[:2]
         self.frame = 0
+        self.boxes = []
+        return [self.add(image, one) for one in region]
+
+    def add(self, image, region):
+        from tracker_ar.geometry import box_from_mask, mask_from_box
+        from tracker_ar.prediction import Prediction
+
+        box = region if region.ndim == 1 else box_from_mask(region)
+        self.boxes.append(box)
         print(f"initialized by process {os.getpid()} with {region.ndim}-d region")
+        mask = mask_from_box(box, self.size) if region.ndim == 1 else region
+        return Prediction(box, mask, 1.0)
 
     def track(self, image):
         from tracker_ar.errors import InputError
@@ -64,7 +72,7 @@ class Double:
             os.kill(os.getpid(), signal.SIGKILL)
         if BEHAVIOUR == "crashing" and self.frame == CRASH_FRAME:
             raise RuntimeError("the double gave up")
-        return Prediction(self.box, mask_from_box(self.box, self.size), 0.75)
+        return [Prediction(box, mask_from_box(box, self.size), 0.75) for box in self.boxes]
 
 
 def make_tracker() -> Double:

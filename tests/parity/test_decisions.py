@@ -12,8 +12,8 @@ import torch
 
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.dimp import SuperDiMPTracker, TargetState
-from tracker_ar.base.settings import LocalizationSettings, MemorySettings
+from tracker_ar.base.dimp import DiMPTracker, Place
+from tracker_ar.base.settings import BaseSettings, LocalizationSettings, MemorySettings
 
 DATA = Path(__file__).parent / "data"
 LOCALIZE = json.loads((DATA / "localize.json").read_text())
@@ -52,30 +52,26 @@ def test_the_target_is_kept_partly_inside() -> None:
         np.testing.assert_array_equal(kept.numpy(), np.float32(expected))
 
 
-def bare_tracker(**parts: object) -> SuperDiMPTracker:
-    """A tracker without networks, for its conversions alone."""
-    tracker = SuperDiMPTracker.__new__(SuperDiMPTracker)
-    vars(tracker).update(_input=tensor([352.0, 352.0]), **parts)
-    return tracker
+TRACKER = DiMPTracker(SimpleNamespace(), BaseSettings())  # for its conversions alone
 
 
 def test_boxes_in_the_search_region() -> None:
     for (position, size, sample_position, sample_scale), expected in HELPERS["get_iounet_box"]:
-        tracker = bare_tracker(state=TargetState(tensor(position), tensor(size), tensor(1.0)))
+        place = Place(tensor(position), tensor(size), tensor(1.0))
         search = SearchGeometry(tensor(sample_position), tensor(sample_scale), tensor([16.0, 16.0]))
-        np.testing.assert_array_equal(tracker._box_in_search(search).numpy(), np.float32(expected))
+        np.testing.assert_array_equal(TRACKER._box_in_search(place, search).numpy(), np.float32(expected))
 
 
 def test_centre_and_place_of_the_search_region() -> None:
     (row, column, scale), expected = HELPERS["centered_sample_pos"]
-    tracker = bare_tracker(
-        state=TargetState(tensor([row, column]), tensor([1.0, 1.0]), tensor(scale)),
-        memory=SimpleNamespace(features=torch.zeros(1, 1, 22, 22)),
-        filter=torch.zeros(1, 1, 4, 4),
+    features = torch.zeros(1, 1, 22, 22)
+    target = SimpleNamespace(
+        place=Place(tensor([row, column]), tensor([1.0, 1.0]), tensor(scale)),
+        memory=SimpleNamespace(features=features), filter=torch.zeros(1, 1, 4, 4),
     )
-    np.testing.assert_array_equal(tracker._search_center().numpy(), np.float32(expected))
+    np.testing.assert_array_equal(TRACKER._search_center(target).numpy(), np.float32(expected))
     (corners,), ((center,), (zoom,)) = HELPERS["get_sample_location"]
-    place = tracker._geometry(torch.tensor(corners), tracker.memory.features)
+    place = TRACKER._geometry(torch.tensor(corners), features)
     np.testing.assert_array_equal(place.position.numpy(), np.float32(center))
     assert place.scale.item() == np.float32(zoom)
 

@@ -17,14 +17,19 @@ import torch
 import synth
 from recipe import MASK_REFINER, SUPER_DIMP
 from recorded import load_recipe
-from tracker_ar.base import dimp as super_dimp
-from tracker_ar.base.dimp import SuperDiMPTracker, TargetState
+from tracker_ar.base import dimp
+from tracker_ar.base.dimp import DiMPTracker, Place
+from tracker_ar.engine.runner import Runner
+from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_super_dimp
-from tracker_ar.profiles import VOT2020
-from tracker_ar.refine import Refinement, Refiner
+from tracker_ar import zoo
+from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as mask_refiner
+from tracker_ar.refine.refiner import SegmentingRefiner
 from tracker_ar.tracker import AlphaRefineTracker
+
+VOT2020 = zoo.profile("vot2020")
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "track_synth.npz")
 FRAMES = len(REFERENCE["flag"])
@@ -35,13 +40,13 @@ def recorded(name: str, frame: int | None = None) -> torch.Tensor:
     return torch.from_numpy(np.array(values))
 
 
-class RecordedBoxes(Refiner):
+class RecordedBoxes(SegmentingRefiner):
     """Refines the recorded box in place of the one it is given: a fraction of a pixel moves the crop's rounding."""
 
     frame = 0
 
-    def refine(self, image: np.ndarray, box: np.ndarray, learn: bool = True) -> Refinement:
-        return super().refine(image, REFERENCE["box"][self.frame], learn)
+    def refine(self, frame: Frame, targets: list, boxes: list, learn: list) -> list[Refinement]:
+        return super().refine(frame, targets, [REFERENCE["box"][self.frame]], learn)
 
 
 class RecordedDraws:
@@ -93,47 +98,46 @@ def run() -> dict[str, list]:
         "modulation", "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state",
         "memory", "refined state", "backbone", "features", "initial filter", "refiner crop", "kernel", "probabilities",
     )}
-    base = SuperDiMPTracker(load_recipe(build_super_dimp(), SUPER_DIMP), VOT2020.base, device)
-    refiner = RecordedBoxes(load_recipe(build_mask_refiner(), MASK_REFINER), VOT2020.refiner, device)
+    base = DiMPTracker(Runner(load_recipe(build_super_dimp(), SUPER_DIMP), device), VOT2020.base)
+    refiner = RecordedBoxes(Runner(load_recipe(build_mask_refiner(), MASK_REFINER), device), VOT2020.refiner)
     tracker = AlphaRefineTracker(base, refiner, VOT2020)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(super_dimp, "RandomSource", RecordedDraws)
-        patch.setattr(super_dimp, "sample_patch", noting(super_dimp.sample_patch, notes["crop"]))
-        patch.setattr(super_dimp, "ascend", noting(super_dimp.ascend, notes["ascent"]))
+        patch.setattr(dimp, "RandomSource", RecordedDraws)
+        patch.setattr(dimp, "sample_patch", noting(dimp.sample_patch, notes["crop"]))
+        patch.setattr(dimp, "ascend", noting(dimp.ascend, notes["ascent"]))
         patch.setattr(mask_refiner, "refiner_crop", noting(mask_refiner.refiner_crop, notes["refiner crop"]))
         patch.setattr(mask_refiner, "paste_back", noting(mask_refiner.paste_back, notes["probabilities"]))
-        network = base._network
+        network, neck = base.runner.network, refiner.runner.network.neck
         network.extract_backbone = noting(network.extract_backbone, notes["backbone"])
         network.classification_features = noting(network.classification_features, notes["features"])
         network.classifier.initial_filter = noting(network.classifier.initial_filter, notes["initial filter"])
-        refiner._network.neck.reference_kernel = noting(refiner._network.neck.reference_kernel, notes["kernel"])
-        base._network.iou_modulation = noting(base._network.iou_modulation, notes["modulation"])
+        neck.reference_kernel = noting(neck.reference_kernel, notes["kernel"])
+        network.iou_modulation = noting(network.iou_modulation, notes["modulation"])
         refiner.refine = noting(refiner.refine, notes["refined"])
         tracker.initialize(synth.frame(0), synth.mask(0))
-        notes["start"] = [base.state, base.filter, base.memory.boxes.clone()]
-        assert base.base_size.tolist() == REFERENCE["init.base_target_sz"].tolist()
-        base.memory.add = noting(base.memory.add, notes["memory"])
+        target = tracker._targets[0].base
+        notes["start"] = [target.place, target.filter, target.memory.boxes.clone()]
+        assert target.base_size.tolist() == REFERENCE["init.base_target_sz"].tolist()
+        target.memory.add = noting(target.memory.add, notes["memory"])
         correct = base.correct
 
-        def noting_the_state(box: np.ndarray) -> None:
-            notes["refined state"].append(base.state)
-            correct(box)
+        def noting_the_state(target: object, box: np.ndarray) -> None:
+            notes["refined state"].append(target.place)
+            correct(target, box)
 
         base.correct = noting_the_state
         for frame in range(FRAMES):
-            base.state = TargetState(
-                recorded("pos_in", frame), recorded("sz_in", frame), recorded("scale_in", frame)
-            )
-            base.filter = recorded("filters")[REFERENCE["filter_in"][frame]]
-            base.random.frame = refiner.frame = frame
+            target.place = Place(recorded("pos_in", frame), recorded("sz_in", frame), recorded("scale_in", frame))
+            target.filter = recorded("filters")[REFERENCE["filter_in"][frame]]
+            target.random.frame = refiner.frame = frame
             prediction = tracker.track(synth.frame(frame + 1))
-            notes["scores"].append(base.scores)
-            notes["flag"].append(base.decision.value)
+            notes["scores"].append(target.scores)
+            notes["flag"].append(target.decision.value)
             notes["box"].append(prediction.box)
             notes["mask"].append(prediction.mask)
-            notes["filter"].append(base.filter)
-            notes["weights"].append(base.memory.weights.clone())
-            notes["state"].append(base.state)
+            notes["filter"].append(target.filter)
+            notes["weights"].append(target.memory.weights.clone())
+            notes["state"].append(target.place)
     return notes
 
 
@@ -218,7 +222,7 @@ def test_the_state_that_goes_on(run: dict[str, list]) -> None:
 
 def test_probabilities(run: dict[str, list]) -> None:
     """Mean and standard deviation, minimum and maximum of the pasted probabilities."""
-    for frame, (_, refinement) in enumerate(run["refined"]):
+    for frame, (_, (refinement,)) in enumerate(run["refined"]):
         values = refinement.probabilities.astype(np.float64)
         measured = [values.mean(), values.std(), values.min(), values.max()]
         np.testing.assert_allclose(measured, REFERENCE["full_stats"][frame], atol=2e-3, err_msg=f"frame {frame}")

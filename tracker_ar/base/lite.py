@@ -24,8 +24,9 @@ from tracker_ar.base.settings import AugmentationSettings, MemorySettings
 from tracker_ar.crops import normalize, sample_patch, search_window
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
+from tracker_ar.judge import JudgeSettings, judge
 from tracker_ar.models.lite_base import LITE_BASE, LiteBase, LiteBaseConfig
-from tracker_ar.prediction import BaseResult
+from tracker_ar.prediction import BaseResult, Refinement, State, Verdict
 from tracker_ar.trace import note, stage
 
 STRIDE = 16
@@ -45,6 +46,10 @@ class LiteBaseSettings:
     memory: MemorySettings = field(default_factory=MemorySettings)
     presence: PresenceSettings = field(default_factory=PresenceSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+
+
+LITE = LiteBaseSettings()
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,10 @@ class LiteTarget:
 
 
 class LiteTracker:
-    """The engine; see `tracker_ar.prediction.BaseTracker`. A frame ends with `accept` or `lose`. `seed`: of everything
+    """The engine; see `tracker_ar.prediction.BaseTracker`. A frame ends with `settle`. `seed`: of everything
     random, the same for every target."""
 
-    def __init__(self, runner: Runner, settings: LiteBaseSettings = LiteBaseSettings(), seed: int = 0) -> None:
+    def __init__(self, runner: Runner, settings: LiteBaseSettings = LITE, seed: int = 0) -> None:
         self.runner = runner
         self.settings = settings
         self._seed = seed
@@ -156,6 +161,18 @@ class LiteTracker:
     def correct(self, target: LiteTarget, box: np.ndarray) -> None:
         """Continue from this box, (4,) x, y, w, h; nothing is learned."""
         target.box, target.lost_frames = np.asarray(box, np.float64), 0
+
+    def settle(self, target: LiteTarget, found: BaseResult, refined: Refinement | None) -> Verdict:
+        """Go on from what the judge believes of the last frame; without a refiner from the base tracker's own box."""
+        assert found.score is not None
+        settings = self.settings.judge
+        seen = (found.box, 1.0) if refined is None else (refined.box, refined.score)
+        verdict = judge(found.box, found.score, *seen, settings)
+        if verdict.state is State.LOST:
+            self.lose(target)
+            return Verdict(verdict.state, target.box, False)
+        self.accept(target, verdict.box, verdict.learns)
+        return verdict
 
     @torch.inference_mode()
     def accept(self, target: LiteTarget, box: np.ndarray, learn: bool) -> None:

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from tracker_ar import __version__
 from tracker_ar.atomic import write_atomically
-from tracker_ar.weights.store import find_checkpoints, installed_profile
-from tracker_ar.speed import measure as speed
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, TRACKER, TRACKER_HELP
+from tracker_ar.data.datasets.vot_layout import SequenceInfo
+from tracker_ar.errors import InputError
 from tracker_ar.evaluate.scores import (
     COMPARISONS,
     SequenceScores,
@@ -27,10 +28,10 @@ from tracker_ar.evaluate.scores import (
     measure,
 )
 from tracker_ar.report.tables import format_tables, write_numbers, write_plots
-from tracker_ar.data.datasets.vot_layout import SequenceInfo
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
-from tracker_ar.profiles import PROFILES
-from tracker_ar.zoo import build_tracker
+from tracker_ar.speed import measure as speed
+from tracker_ar.speed.start import Start, use_threads
+from tracker_ar.speed.summary import format_report, summarize, write_report
+from tracker_ar.zoo import best_installed, build_tracker, weight_files
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ), usage="%(prog)s SEQUENCES [SEQUENCES ...] [options]")
     accuracy.add_argument("sequences", type=Path, nargs="+", metavar="SEQUENCES",
                           help="a VOT-layout sequence, or a folder of them")
-    accuracy.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
+    accuracy.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     accuracy.add_argument("--checkpoint", type=Path, metavar="DIR",
-                          help="folder with the profile's checkpoints (default: the installed ones)")
+                          help="folder with the tracker's checkpoints (default: the installed ones)")
     accuracy.add_argument("--device", default="auto", help=DEVICE_HELP)
     accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
@@ -59,8 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     speed_parser = benchmarks.add_parser("speed", help=summary, description=(
         f"Measure {summary}. Prints a table; writes speed.txt, speed.json and speed.png to --out."
     ), usage="%(prog)s [FRAMES] [options]")
-    speed.configure(speed_parser)
-    speed_parser.set_defaults(run_benchmark=speed.run)
+    _configure_speed(speed_parser)
+    speed_parser.set_defaults(run_benchmark=_speed)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,14 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _accuracy(args: argparse.Namespace) -> int:
     infos = find_sequences(args.sequences)
-    profile = args.profile or installed_profile(args.checkpoint)
-    tracker = build_tracker(profile, args.device, args.checkpoint, fast=not args.plain)
+    tracker = build_tracker(args.tracker, args.device, args.checkpoint, fast=not args.plain)
     compared = {name: comparison_tracker(name, tracker) for name in args.compare}
-    trackers = {f"AlphaRefine {profile}": tracker, **compared}
+    trackers = {f"AlphaRefine {tracker.profile.name}": tracker, **compared}
 
     scores: list[SequenceScores] = []
     try:
-        _measure_all(trackers, infos, scores, args.out, _settings(args, profile))
+        _measure_all(trackers, infos, scores, args.out, _settings(args, tracker.profile.name))
     except KeyboardInterrupt:
         done = len(scores) // len(trackers)
         print(f"\nStopped: {done} of {len(infos)} sequences are done and reported.", file=sys.stderr)
@@ -118,11 +118,11 @@ def _measure_all(
             write_numbers(out, scores, {**settings, "complete": done == len(infos)})
 
 
-def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """What somebody needs to know to get the same numbers."""
-    checkpoints = find_checkpoints(profile, args.checkpoint)
+    checkpoints = weight_files(name, args.checkpoint)
     return {
-        "profile": profile,
+        "profile": name,
         "checkpoints": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoints},
         "device": args.device,
         "plain": args.plain,
@@ -134,3 +134,54 @@ def _settings(args: argparse.Namespace, profile: str) -> dict[str, Any]:
             "vot-toolkit": version("vot-toolkit"),
         },
     }
+
+
+def _configure_speed(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``benchmark speed``."""
+    parser.add_argument("frames_from", nargs="?", metavar="FRAMES",
+                        help="a VOT-layout sequence, or a folder of images or a video with --box "
+                             f"(default: a made one, {speed.MADE_SIZE[0]} x {speed.MADE_SIZE[1]})")
+    parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
+                        help="the target in the first image, pixels; not for a VOT-layout sequence")
+    parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", type=Path, metavar="DIR",
+                         help="folder with the tracker's checkpoints (default: the installed ones)")
+    weights.add_argument("--random-weights", action="store_true",
+                         help="fresh weights: the same work without checkpoints")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--threads", type=_count, default=0, metavar="N",
+                        help="of the CPU (default: torch's)")
+    parser.add_argument("--frames", type=_count, default=60, metavar="N",
+                        help=f"frames to measure, after {speed.WARM_UP} to warm up (default: %(default)s)")
+    parser.add_argument("--targets", type=_count, nargs="+", default=[], metavar="N",
+                        help="also a frame with so many targets, for each N (1 2 4)")
+    parser.add_argument("--baseline", action="store_true",
+                        help="also the same networks as they are trained - batch norms not folded, plain "
+                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
+    parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
+                        help="where the results go; earlier ones there are replaced (default: %(default)s)")
+
+
+def _speed(args: argparse.Namespace) -> int:
+    """Measure, print and write; raises CheckpointError for missing weights, DataError for bad frames,
+    InputError for a device or box that cannot be used."""
+    use_threads(args.threads)
+    if args.targets and args.random_weights:
+        raise InputError("--targets needs trained weights: with random ones the targets would wander off.")
+    clip = speed.read_clip(args.frames_from, args.box, args.frames + 1)
+    name = args.tracker or best_installed(args.checkpoint)
+    checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
+    start = Start(name, args.device, checkpoint, args.random_weights, args.plain)
+    document = summarize(speed.measure(start, clip, args.frames, args.threads, args.baseline, args.targets))
+    print(f"\n{format_report(document)}\n\n{args.out}:")
+    print(*(f"  {file.name}" for file in write_report(args.out, document)), sep="\n")
+    return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

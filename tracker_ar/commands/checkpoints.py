@@ -5,32 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tracker_ar.weights.containers import read_header
-from tracker_ar.weights.store import (
-    SLOTS,
-    WHERE_TO_GET,
-    checkpoint_dir,
-    install,
-    installed_profile,
-    problem_with,
-)
-
-PROFILES = {
-    "vot2020": "the challenge entry, with the authors' weights",
-    "lite": "for CPUs, with the project's weights",
-}
+from tracker_ar.weights.header import read_header
+from tracker_ar.weights.slots import SLOTS, Slot, where_to_get
+from tracker_ar.weights.store import checkpoint_dir, install, problem_with
+from tracker_ar.zoo import BEST, REFINERS, best_installed, lacks, names, slots_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands `list` and `install`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="show which checkpoints are installed and which profile runs",
-                       description="Show which checkpoints are installed and which profile runs.")
+    actions.add_parser("list", help="show which checkpoints are installed, and where the others are published",
+                       description="Show which checkpoints are installed, and where the others are published.")
     installer = actions.add_parser(
-        "install", help="check the authors' downloaded checkpoints and put them in place",
-        description="Check the authors' downloaded checkpoints and put them in place.",
-        epilog=WHERE_TO_GET, formatter_class=argparse.RawDescriptionHelpFormatter)
-    installer.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a downloaded .pth.tar file")
+        "install", help="check downloaded checkpoints, recognise them and put them in place",
+        description="Check downloaded checkpoints, recognise them by their content and put them in place.",
+        epilog=where_to_get(slots_of(BEST[0])) + "\nAll others: alpharefine checkpoints list",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    installer.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a downloaded .pth or .pth.tar file")
     installer.add_argument("--force", action="store_true", help="replace checkpoints that are there")
 
 
@@ -44,15 +35,12 @@ def run(args: argparse.Namespace) -> int:
 def _list() -> int:
     folder = checkpoint_dir()
     print(f"Checkpoints in {folder}")
-    for profile, description in PROFILES.items():
-        print(f"\n{profile}: {description}")
-        for slot in (slot for slot in SLOTS if slot.profile == profile):
-            problem = problem_with(slot, folder)
-            print(f"  {slot.file_name:30}{problem or 'is there' + _origin(folder / slot.file_name)}")
-    runs = installed_profile(folder)
-    print(f"\nThe tracker AlphaRefine runs the profile {runs}.")
-    if runs == "lite":
-        print(f"\n{WHERE_TO_GET}")
+    problems = {slot: problem_with(slot, folder) for slot in SLOTS}
+    for slot, problem in problems.items():
+        print(f"  {slot.file_name:30}{problem or 'is there' + _origin(folder / slot.file_name)}")
+    print(f"\nThe tracker AlphaRefine runs {best_installed(folder)}; all trackers: alpharefine trackers")
+    if missing := [slot for slot, problem in problems.items() if problem]:
+        print(f"\n{where_to_get(missing)}")
     return 0
 
 
@@ -65,14 +53,27 @@ def _origin(path: Path) -> str:
 
 def _install(paths: list[Path], force: bool) -> int:
     folder = checkpoint_dir()
-    for item in install(paths, folder, force):
-        print(f"{item.source}: every key and shape fits; "
+    done = install(paths, folder, force)
+    for item in done:
+        print(f"{item.source}: {item.slot.published}, every key and shape fits; "
               f"{'was installed before as' if item.already else 'installed as'} {item.path}")
-    missing = [slot for slot in SLOTS if slot.published and problem_with(slot, folder)]
-    for slot in missing:
-        print(f"{slot.published} is still to be installed; until then AlphaRefine runs the profile lite.")
-    if missing:
-        print(WHERE_TO_GET)
-    else:
-        print("Both are there: AlphaRefine now runs the challenge entry (profile vot2020).")
+    for item in done:
+        _say_what_it_is_for(item.slot, folder)
+    print(f"AlphaRefine now runs {best_installed(folder)}.")
     return 0
+
+
+def _say_what_it_is_for(slot: Slot, folder: Path) -> None:
+    """The trackers that need a file: those that can run now, and what the others lack."""
+    users = [name for name in names() if slot in slots_of(name)]
+    refiners = [name for name, part in REFINERS.items() if slot in part.slots]
+    ready = [name for name in users if not lacks(name, folder)]
+    ready += [f"BASE+{name} with any base tracker" for name in refiners if not REFINERS[name].lacks(folder)]
+    if ready:
+        print(f"{slot.kind} unlocks {', '.join(ready)}.")
+    for name in users:
+        if lacks(name, folder):
+            missing = [each for each in slots_of(name) if problem_with(each, folder)]
+            print(f"For {name} there is still to be installed:\n{where_to_get(missing)}")
+    if not users and not refiners:
+        print(f"No tracker of this version uses {slot.kind} yet.")

@@ -10,8 +10,8 @@ import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
+from tracker_ar.commands.options import DEVICE_HELP, TRACKER, TRACKER_HELP
 from tracker_ar.errors import InputError
-from tracker_ar.commands.options import DEVICE_HELP, PROFILE_HELP
 
 DEFAULT_PORT = 8020
 NEEDED = ("starlette", "uvicorn")
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT,
                         help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--profile", choices=["lite", "vot2020"], help=PROFILE_HELP)
+    parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--max-upload", type=int, default=512, metavar="MB", help="default: %(default)s")
@@ -59,15 +59,13 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     for name, value in OPENCV_SETTINGS.items():
         os.environ.setdefault(name, value)
-    from tracker_ar.weights.store import installed_profile
     from tracker_ar.demo.guard import is_loopback
     from tracker_ar.demo.limits import Limits
     from tracker_ar.demo.server import serve
     from tracker_ar.zoo import build_tracker
 
-    profile = args.profile or installed_profile(args.checkpoint)
-    print(f"Loading the networks of the profile {profile} ...", flush=True)
-    tracker = build_tracker(profile, args.device, args.checkpoint)
+    print("Loading the networks ...", flush=True)
+    tracker = build_tracker(args.tracker, args.device, args.checkpoint)
     limits = replace(Limits(), upload_bytes=args.max_upload * 2**20, frames=args.max_frames)
 
     def ready(address: str) -> None:
@@ -77,7 +75,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
         if args.open:
             webbrowser.open(address)
 
-    serve(tracker, f"profile {profile}", args.host, listening, limits, ready)
+    serve(tracker, f"tracker {tracker.profile.name}", args.host, listening, limits, ready)
     print("stopped; temporary files are deleted")
     return 0
 

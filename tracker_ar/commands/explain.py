@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from tracker_ar.commands.options import DEVICE_HELP, TRACKER, TRACKER_HELP
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.commands.options import DEVICE_HELP, PROFILE_HELP
 from tracker_ar.interrupts import interruptible
 from tracker_ar.video.sources import Frame, open_source
 from tracker_ar.video.targets import parse_box, regions_of
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="for the pictures; earlier ones there are replaced (default: NAME-explained)")
-    parser.add_argument("--profile", choices=["lite", "vot2020"], help=PROFILE_HELP)
+    parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
 
@@ -72,13 +72,11 @@ def run(args: argparse.Namespace) -> int:
                             "another one with --start.")
         (region,) = regions_of([args.target], first.image)
 
-        from tracker_ar.weights.store import installed_profile
         from tracker_ar.explain.observe import start
         from tracker_ar.explain.pages import describe, write_explanation
         from tracker_ar.zoo import build_tracker
 
-        profile = args.profile or installed_profile(args.checkpoint)
-        tracker = build_tracker(profile, args.device, args.checkpoint)
+        tracker = build_tracker(args.tracker, args.device, args.checkpoint)
         reference = start(tracker, first.image, region)
         frames = tqdm(source.frames, total=source.length, initial=1, unit="frame", file=sys.stderr)
         number, explanation = _follow(tracker, frames, args)
@@ -86,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         files = write_explanation(folder.expanduser(), explanation, reference, number)
     print(describe(explanation, number))
     names = ", ".join(file.name for file in files)
-    print(f"\nprofile {tracker.profile.name}, pictures in {folder}: {names}")
+    print(f"\ntracker {tracker.profile.name}, pictures in {folder}: {names}")
     return 0
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, TRACKER, TRACKER_HELP
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.interrupts import interruptible, uninterrupted
 from tracker_ar.video.sources import Frame, Source, open_source
 from tracker_ar.video.targets import MOST_TARGETS, parse_box, regions_of, select_boxes
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     targets.add_argument("--mask", dest="targets", action="append", type=Path, metavar="FILE",
                          help="an image of the frame's size, black where there is no target")
     targets.add_argument("--select", action="store_true", help="draw boxes with the mouse")
-    parser.add_argument("--profile", choices=["lite", "vot2020"], help=PROFILE_HELP)
+    parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
@@ -78,10 +78,9 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
         raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
     source = open_source(args.source, args.start, args.end)
     with contextlib.closing(source.frames), interruptible():
-        from tracker_ar.weights.store import installed_profile
-        from tracker_ar.zoo import build_tracker
         from tracker_ar.video.follow import follow
         from tracker_ar.video.results import ResultsFolder, check_folder, unfinished
+        from tracker_ar.zoo import build_tracker
 
         folder = (args.out or Path(f"{source.name}-tracked")).expanduser().resolve()
         check_folder(folder, args.force)
@@ -89,14 +88,13 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
             print(f"{left} was left by a run that was killed; it may be removed.", file=sys.stderr)
         first = _first_frame(source, args)
         regions = _regions(args, first.image)
-        profile = args.profile or installed_profile(args.checkpoint)
-        tracker = (build or build_tracker)(profile, args.device, args.checkpoint, fast=not args.plain)
+        tracker = (build or build_tracker)(args.tracker, args.device, args.checkpoint, fast=not args.plain)
         results = ResultsFolder(folder, len(regions), source.fps, not args.no_video, args.force)
         progress = Progress(source.length)
         files = _write_all(follow(first, source.frames, regions, tracker), results, progress)
     for line in progress.summary():
         print(line)
-    print(f"profile {profile}, results in {folder}: {', '.join(file.name for file in files)}")
+    print(f"tracker {tracker.profile.name}, results in {folder}: {', '.join(file.name for file in files)}")
     if not results.video_is_whole:
         print("The overlay video could not be read back and was left out; everything else is complete.",
               file=sys.stderr)

@@ -111,17 +111,16 @@ def _tracks(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
 def _lite(args: argparse.Namespace) -> object:
     import torch
 
-    from tracker_ar.base.lite import LiteBaseSettings, LiteTracker
+    from tracker_ar.base.lite import LITE, LiteTracker
     from tracker_ar.engine.runner import Runner
     from tracker_ar.models.lite_base import build_lite_base
     from tracker_ar.train.closed_loop import LiteLoop, TrueBoxes
     from tracker_ar.weights.store import checkpoint_dir, load_into
     from tracker_ar.zoo import build_refiner
 
-    settings = LiteBaseSettings()
-    network = build_lite_base(settings.network)
+    network = build_lite_base(LITE.network)
     load_into(network, args.weights or checkpoint_dir() / "lite_base.safetensors")
-    base = LiteTracker(Runner(network, torch.device("cpu")), settings, args.seed)
+    base = LiteTracker(Runner(network, torch.device("cpu")), LITE, args.seed)
     return LiteLoop(base, TrueBoxes() if args.true_boxes else build_refiner("lite", "cpu"), from_mask=not args.from_box)
 
 

@@ -20,7 +20,8 @@ from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
 from tracker_ar.prediction import Tracker
 from tracker_ar.video.follow import TrackedFrame, follow
-from tracker_ar.video.results import ResultsFolder, coco_rle
+from tracker_ar.run_lengths import coco_rle
+from tracker_ar.video.results import ResultsFolder
 from tracker_ar.video.sources import Frame
 
 PREVIEW_SIDE = 1280  # pixels of the longer side of the frames that the page shows

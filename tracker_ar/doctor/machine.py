@@ -59,13 +59,18 @@ def gpu() -> Row:
 
 
 def checkpoints(folder: Path) -> Iterator[Row]:
-    """A row for each slot, and one for the profile that the tracker id AlphaRefine will run."""
-    from tracker_ar.weights.store import SLOTS, WHERE_TO_GET, installed_profile, problem_with
+    """A row for each file that belongs to the best trackers or is installed, and one for the tracker that the id
+    AlphaRefine will run."""
+    from tracker_ar.weights.slots import SLOTS, where_to_get
+    from tracker_ar.weights.store import problem_with
+    from tracker_ar.zoo import BEST, best_installed, slots_of
 
-    recorded = recorded_hashes(folder / MODEL_CARD, [slot.file_name for slot in SLOTS])
-    profile = installed_profile(folder)
+    best = [slot for name in BEST for slot in slots_of(name)]
+    shown = [slot for slot in SLOTS if slot in best or (folder / slot.file_name).exists()]
+    recorded = recorded_hashes(folder / MODEL_CARD, [slot.file_name for slot in shown])
+    running = best_installed(folder)
     usable = True
-    for slot in SLOTS:
+    for slot in shown:
         name = f"checkpoint {slot.file_name}"
         problem = problem_with(slot, folder)
         if problem is None:
@@ -76,20 +81,19 @@ def checkpoints(folder: Path) -> Iterator[Row]:
                      "not installed (the authors' weights; `alpharefine checkpoints install` takes them)")
         elif slot.published:
             row = warning(name, "cannot be used", f"It {problem}",
-                          f"Until it is mended AlphaRefine runs lite.\n{WHERE_TO_GET}")
+                          f"Until it is fixed, trackers that need it cannot run.\n{where_to_get([slot])}")
         else:
             cure = "git checkout -- checkpoints, or let ALPHAREFINE_CHECKPOINTS name the folder that holds it"
-            make = warning if profile == "vot2020" else failed
-            row = make(name, "cannot be used",
-                       f"In {folder} it {problem}; the profile lite cannot run.", cure)
-        usable &= slot.profile != profile or (problem is None and row.state != "FAILED")
+            make = failed if slot in slots_of(running) else warning
+            row = make(name, "cannot be used", f"In {folder} it {problem}; the tracker lite cannot run.", cure)
+        usable &= slot not in slots_of(running) or (problem is None and row.state != "FAILED")
         yield row
     if usable:
-        yield ok("profile", f"AlphaRefine runs {profile} with the weights in {folder}")
+        yield ok("tracker", f"AlphaRefine runs {running} with the weights in {folder}")
     else:
-        yield failed("profile", "AlphaRefine cannot run",
-                     f"The profile {profile} lacks sound weights; see above.",
-                     f"Mend the checkpoints above, or install the authors':\n{WHERE_TO_GET}")
+        yield failed("tracker", "AlphaRefine cannot run",
+                     f"The tracker {running} lacks sound weights; see above.",
+                     f"Fix the checkpoints above, or install the authors':\n{where_to_get(slots_of(BEST[0]))}")
 
 
 def recorded_hashes(card: Path, file_names: list[str]) -> dict[str, set[str]]:
@@ -102,8 +106,8 @@ def recorded_hashes(card: Path, file_names: list[str]) -> dict[str, set[str]]:
 
 def _whole(name: str, path: Path, recorded: set[str] | None, published: bool) -> Row:
     """A row for a file whose header fits: read to its end, and held against the record where there is one."""
-    from tracker_ar.weights.store import read_checkpoint
     from tracker_ar.errors import CheckpointError
+    from tracker_ar.weights.containers import read_checkpoint
 
     cure = ("Install the authors' file again: alpharefine checkpoints install --force FILE" if published else
             "Restore it: git checkout -- checkpoints. Weights of your own belong in a folder of their own, "

@@ -12,12 +12,11 @@ from tracker_ar.ops.convolution import PackedConvolution, can_pack
 def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool = True) -> nn.Module:
     """The network itself, on `device`, in evaluation mode, without gradients; where `fast`, prepared for speed.
 
-    That is: batch norms folded, channels last, and on a CPU convolutions with their weights laid out once and rectifiers
-    in the same pass. A batch norm is folded into the convolution that is registered right before it, which in the
+    That is: batch norms folded, channels last, and on a CPU convolutions with pre-packed weights and fused ReLUs. A batch norm is folded into the convolution that is registered right before it, which in the
     networks here is the one that feeds it. The weights change: a network that is to be trained or saved must not be
     given away.
     """
-    network.to(device, torch.float32).eval().requires_grad_(False)
+    network.to(device).eval().requires_grad_(False)
     if not fast:
         return network
     for module in list(network.modules()):
@@ -33,7 +32,7 @@ def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool =
 
 
 def _pack(module: nn.Module) -> None:
-    """Pack the convolutions among a module's children; in a sequence together with the rectifiers after them."""
+    """Pack the convolutions among a module's children; in a sequence together with the ReLUs after them."""
     children = [pair for pair in module.named_children() if not isinstance(pair[1], nn.Identity)]
     following = [child for _, child in children[1:]] + [None]
     for (name, child), next_child in zip(children, following):

@@ -21,11 +21,11 @@ class Runner:
     """A network, where it is, and how it runs there.
 
     fast: prepare the network for inference (`prepare_for_inference`), and record its parts on a GPU; False runs it
-    layer by layer as it is trained.
+    layer by layer as it is trained. In float32, whatever torch's default is.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, fast: bool = True) -> None:
-        self.network: Any = prepare_for_inference(network, device, fast)
+        self.network: Any = prepare_for_inference(network.float(), device, fast)
         self.device = device
         recorded = fast and device.type == "cuda"
         self._graphs: Graphs | None = Graphs(self.network, CudaBackend()) if recorded else None

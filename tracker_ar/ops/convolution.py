@@ -1,20 +1,13 @@
-"""Convolutions as tracking runs them on a CPU: weights laid out once, and what follows done in the same pass."""
+"""Convolutions as tracking runs them on a CPU: pre-packed weights, and what follows fused into the same pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from tracker_ar.ops.winograd import WinogradConvolution, pays
-
-# Multiply-accumulates up to which a 1 x 1 convolution is faster as a matrix product, and any other one left to torch.
-LARGEST_PRODUCT, LARGEST_PLAIN = 2_000_000, 2_500_000
-# With fewer channels torch's own way is the slower one all the same.
-FEWEST_PLAIN_CHANNELS = 8
 
 
 def convolve(convolution: nn.Conv2d, norm: nn.Module | None, x: Tensor, added: Tensor | None = None) -> Tensor:
@@ -42,22 +35,26 @@ def convolve_part(
 class PackedConvolution(nn.Conv2d):
     """Takes the place of a convolution with folded batch norm, in float32 on a CPU, without gradients.
 
-    Of four ways the one that is fastest for the size of the maps: the fused operators that torch's own compiler calls,
-    Winograd's algorithm, a matrix product, torch's plain convolution. Weights are laid out for single images of the first
-    one's size; any other batch goes the plain way, since a layout can be many times slower for another size.
+    It calls the operators of torch's own compiler, with pre-packed weights and a fused ReLU. Weights are packed for single
+    images of the first one's size; any other batch goes through the plain operator, since a layout can be many times
+    slower for another size.
     """
 
     def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
-        """rectify: whether a rectifier follows that is to be done here."""
+        """rectify: whether a ReLU follows that is to be done here."""
         nn.Module.__init__(self)
         self.__dict__.update({name: value for name, value in vars(convolution).items() if not name.startswith("_")})
         self.weight, self.bias = convolution.weight, convolution.bias
         self.rectify = rectify
-        self._made_for: torch.Size | None = None
+        self._packed: tuple[torch.Size, Tensor] | None = None
         self._parts: dict[tuple[int, int], PackedConvolution] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles pack their weights anew: packed ones cannot be copied."""
+        return {**self.__dict__, "_packed": None, "_parts": {}}
+
     def part(self, channels: slice) -> PackedConvolution:
-        """The convolution of some input channels alone, without rectifier; with the bias if they are the first."""
+        """The convolution of some input channels alone, without ReLU; with the bias if they are the first."""
         key = channels.start, channels.stop
         if key not in self._parts:
             bias = self.bias is not None and channels.start == 0
@@ -70,66 +67,25 @@ class PackedConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor, added: Tensor | None = None, rectify: bool = False) -> Tensor:
         """(N, C, H, W) -> (N, O, H', W'); `added` has the shape of the result."""
-        if self._made_for is None and len(x) == 1:
-            self._made_for, self._run = x.shape, self._fastest(x)
-        run = self._run if x.shape == self._made_for else self._plainly
-        return run(x, added, rectify or self.rectify)
+        rectify = rectify or self.rectify
+        if self._packed is None and len(x) == 1:
+            shape = self.padding, self.stride, self.dilation, self.groups
+            packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
+            self._packed = x.shape, packed
+        if self._packed is not None and self._packed[0] == x.shape:
+            return self._fused(x, self._packed[1], added, rectify)
+        result = super().forward(x)
+        if added is not None:
+            result.add_(added)
+        return result.relu_() if rectify else result
 
-    def _fastest(self, x: Tensor) -> Callable[[Tensor, Tensor | None, bool], Tensor]:
-        """The way for maps of the shape of `x`; what it needs is laid out here.
-
-        A call of torch's fused operator takes some 50 to 90 microseconds beside its arithmetic: much for a small map.
-        """
-        rows, columns = (-(-side // stride) for side, stride in zip(x.shape[2:], self.stride))
-        work = self.weight.numel() * rows * columns
-        if self.kernel_size == (1, 1):
-            if work <= LARGEST_PRODUCT and self.padding == (0, 0) and self.groups == 1:
-                self._matrix = self.weight.flatten(1).T.contiguous()
-                return self._as_product
-        elif work <= LARGEST_PLAIN and self.in_channels >= FEWEST_PLAIN_CHANNELS:
-            return self._plainly
-        elif self._is_common_3x3() and pays(self.weight, x.shape[2:]):
-            self._winograd = WinogradConvolution(self.weight, x.shape[2:])
-            return self._by_winograd
-        return self._fusing(x)
-
-    def _is_common_3x3(self) -> bool:
-        ones = self.padding == self.stride == self.dilation == (1, 1)
-        return ones and self.groups == 1 and self.kernel_size == (3, 3)
-
-    def _fusing(self, x: Tensor) -> Callable[[Tensor, Tensor | None, bool], Tensor]:
-        shape = self.padding, self.stride, self.dilation, self.groups
-        self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
-        return self._fused
-
-    def _plainly(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-        return _finished(super().forward(x), added, rectify)
-
-    def _as_product(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-        """Of one cell each."""
-        cells = x[0, :, :: self.stride[0], :: self.stride[1]].permute(1, 2, 0)
-        rows = cells.reshape(-1, self.in_channels)
-        result = rows @ self._matrix if self.bias is None else torch.addmm(self.bias, rows, self._matrix)
-        return _finished(result.view(1, *cells.shape[:2], -1).permute(0, 3, 1, 2), added, rectify)
-
-    def _by_winograd(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-        result = self._winograd(x)
-        return _finished(result.clone() if self.bias is None else result + self.bias[:, None, None], added, rectify)
-
-    def _fused(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-        """By the operators that torch's own compiler calls."""
+    def _fused(self, x: Tensor, packed: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
         run = torch.ops.mkldnn._convolution_pointwise
         shape = self.padding, self.stride, self.dilation, self.groups
         # Each of the two operators has its own word for nothing.
         if added is None:
-            return run(x, self._packed, self.bias, *shape, "relu" if rectify else "none", [], "")
-        return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, "relu" if rectify else None, [], "")
-
-
-def _finished(result: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-    if added is not None:
-        result.add_(added)
-    return result.relu_() if rectify else result
+            return run(x, packed, self.bias, *shape, "relu" if rectify else "none", [], "")
+        return run.binary(x, added, packed, self.bias, *shape, "add", 1.0, "relu" if rectify else None, [], "")
 
 
 def can_pack(convolution: nn.Conv2d) -> bool:
@@ -151,11 +107,11 @@ def _packing_works() -> bool:
     convolution = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
     x, added = (torch.rand(1, 8, 6, 6, generator=generator).to(memory_format=torch.channels_last) for _ in range(2))
     try:
-        fused = PackedConvolution(convolution, rectify=False)._fusing(x)
+        fused = PackedConvolution(convolution, rectify=False)
         result = convolution(x)
         pairs = (
             (fused(x, added, True), F.relu(result + added)), (fused(x, added, False), result + added),
-            (fused(x, None, False), result),
+            (fused(x), result),
         )
         return all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
     except (RuntimeError, AttributeError, TypeError):

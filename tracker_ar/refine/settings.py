@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracker_ar.models.alpha_refine import MASK_REFINER_50, MaskRefinerConfig
+from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,18 @@ class RefinerSettings:
     learning_interval: int = 5  # frames
     learning_score: float = 0.9  # mean probability of the mask from which a frame is learned
     first_frame_share: float = 0.7  # weight of the first frame against all later ones
+
+
+VOT2020 = RefinerSettings()
+
+# On held-out training pairs the mean overlap hardly depends on threshold and minimum part (within 0.015).
+LITE = RefinerSettings(
+    network=MASK_REFINER_LITE,
+    input_size=256,
+    threshold=0.5,
+    use_initial_mask=True,
+    minimum_part=0.5,
+    second_pass=0.75,
+    second_pass_interval=8,
+    learning_rate=0.3,
+)

@@ -1,9 +1,7 @@
-"""``alpharefine benchmark speed``: how long a frame takes and where the time goes, beside what the machine
-can do."""
+"""How long a frame takes and where the time goes, beside what the machine can do."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import platform
@@ -24,20 +22,17 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
 from tracker_ar import __version__
-from tracker_ar.weights.store import installed_profile
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.evaluate.scores import read_frames
 from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
 from tracker_ar.evaluate.metrics import region_similarity
 from tracker_ar.data.synthetic.procedural import write_made_sequences
-from tracker_ar.speed.summary import Measurements, Work, format_report, summarize, write_report
+from tracker_ar.speed.summary import Measurements, Work
 from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter, clock
-from tracker_ar.speed.start import Start, build, measure_start, use_threads
+from tracker_ar.speed.start import Start, build, measure_start
 from tracker_ar.data.datasets.vot_layout import inspect_sequence
 from tracker_ar.ops.convolution import can_pack
-from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, PROFILE_HELP
 from tracker_ar.prediction import Prediction
-from tracker_ar.profiles import PROFILES
 from tracker_ar.geometry import Region
 from tracker_ar.trace import Listener, listening
 from tracker_ar.tracker import AlphaRefineTracker
@@ -62,50 +57,6 @@ class Clip:
         """Frame `number` from 0; after the last one the clip runs backwards, and so on."""
         turn = 2 * (len(self.images) - 1)
         return self.images[min(number % turn, turn - number % turn)]
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``alpharefine benchmark speed``."""
-    parser.add_argument("frames_from", nargs="?", metavar="FRAMES",
-                        help="a VOT-layout sequence, or a folder of images or a video with --box "
-                             f"(default: a made one, {MADE_SIZE[0]} x {MADE_SIZE[1]})")
-    parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
-                        help="the target in the first image, pixels; not for a VOT-layout sequence")
-    parser.add_argument("--profile", choices=list(PROFILES), help=PROFILE_HELP)
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--checkpoint", type=Path, metavar="DIR",
-                         help="folder with the profile's checkpoints (default: the installed ones)")
-    weights.add_argument("--random-weights", action="store_true",
-                         help="fresh weights: the same work without checkpoints")
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--threads", type=_count, default=0, metavar="N",
-                        help="of the CPU (default: torch's)")
-    parser.add_argument("--frames", type=_count, default=60, metavar="N",
-                        help=f"frames to measure, after {WARM_UP} to warm up (default: %(default)s)")
-    parser.add_argument("--targets", type=_count, nargs="+", default=[], metavar="N",
-                        help="also a frame with so many targets, for each N (1 2 4)")
-    parser.add_argument("--baseline", action="store_true",
-                        help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
-    parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
-                        help="where the results go; earlier ones there are replaced (default: %(default)s)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Measure, print and write; raises CheckpointError for missing weights, DataError for bad frames,
-    InputError for a device or box that cannot be used."""
-    use_threads(args.threads)
-    if args.targets and args.random_weights:
-        raise InputError("--targets needs trained weights: with random ones the targets would wander off.")
-    clip = read_clip(args.frames_from, args.box, args.frames + 1)
-    profile = args.profile or installed_profile(args.checkpoint)
-    checkpoint = str(args.checkpoint.resolve()) if args.checkpoint else None
-    start = Start(profile, args.device, checkpoint, args.random_weights, args.plain)
-    document = summarize(measure(start, clip, args.frames, args.threads, args.baseline, args.targets))
-    print(f"\n{format_report(document)}\n\n{args.out}:")
-    print(*(f"  {file.name}" for file in write_report(args.out, document)), sep="\n")
-    return 0
 
 
 def measure(
@@ -344,10 +295,3 @@ def _cpu_name() -> str:
     lines = file.read_text().splitlines() if file.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value

@@ -45,15 +45,14 @@ def build(start: Start, fast: bool = True) -> AlphaRefineTracker:
     such networks answer would often be 'not found', which skips half of the work. Seeded."""
     import torch
 
-    from tracker_ar.profiles import PROFILES
-    from tracker_ar.zoo import build_tracker
+    from tracker_ar.zoo import build_tracker, profile
 
     fast = fast and not start.plain
     if not start.random_weights:
         return build_tracker(start.profile, start.device, start.checkpoint, fast=fast)
-    profile = PROFILES[start.profile]
-    localization = dataclasses.replace(profile.base.localization, not_found_threshold=-1.0)
-    found = dataclasses.replace(profile, base=dataclasses.replace(profile.base, localization=localization))
+    named = profile(start.profile)
+    localization = dataclasses.replace(named.base.localization, not_found_threshold=-1.0)
+    found = dataclasses.replace(named, base=dataclasses.replace(named.base, localization=localization))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build_tracker(found, start.device, fast=fast, random_weights=True)

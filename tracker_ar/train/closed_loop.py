@@ -13,8 +13,8 @@ from tracker_ar.frame import Frame as VideoFrame
 from tracker_ar.data.sequence import Frame, Track
 from tracker_ar.evaluate.metrics import box_overlaps, region_similarity, success_curve
 from tracker_ar.geometry import box_from_mask, clip_box
-from tracker_ar.judge import JudgeSettings, State, Verdict, judge
-from tracker_ar.prediction import Refinement, Refiner
+from tracker_ar.judge import judge
+from tracker_ar.prediction import Refinement, Refiner, State
 
 TRACKED = 0.1
 _SMALLEST_SIDE = 4.0
@@ -40,12 +40,9 @@ class Tracker(Protocol):
 class LiteLoop:
     """Base tracker, refiner and judge. from_mask: whether the refiner is shown the first mask, where there is one."""
 
-    def __init__(
-        self, base: LiteTracker, refiner: Refiner | TrueBoxes, settings: JudgeSettings = JudgeSettings(), from_mask: bool = True
-    ) -> None:
+    def __init__(self, base: LiteTracker, refiner: Refiner | TrueBoxes, from_mask: bool = True) -> None:
         self.base = base
         self.refiner = refiner
-        self.settings = settings
         self.from_mask = from_mask
 
     def start(self, image: np.ndarray, box: np.ndarray, mask: np.ndarray | None) -> None:
@@ -54,8 +51,8 @@ class LiteLoop:
         self.refined = self.refiner.start(frame, mask if self.from_mask and mask is not None else box)
 
     def track(self, image: np.ndarray) -> Answer:
-        found, refined, verdict = self.look(image)
-        self.follow(verdict)
+        found, refined = self.look(image)
+        verdict = self.base.settle(self.target, found, refined)
         details = {
             "base_box": found.box, "peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
             "refined_box": refined.box, "refined_score": refined.score, "state": verdict.state.value,
@@ -64,20 +61,13 @@ class LiteLoop:
         mask = np.zeros(image.shape[:2], np.uint8) if lost else refined.mask
         return Answer(refined.box if verdict.trusted else verdict.box, mask, details)
 
-    def look(self, image: np.ndarray) -> tuple[LiteResult, Refinement, Verdict]:
-        """What base tracker, refiner and judge say of the next frame."""
+    def look(self, image: np.ndarray) -> tuple[LiteResult, Refinement]:
+        """What base tracker and refiner say of the next frame."""
         frame = VideoFrame.of(image)
         found = self.base.track(frame, [self.target])[0]
         box = clip_box(found.box, frame.size, _SMALLEST_SIDE)
-        learn = found.score >= self.settings.found
-        refined = self.refiner.refine(frame, [self.refined], [box], [learn])[0]
-        return found, refined, judge(found.box, found.score, refined.box, refined.score, self.settings)
-
-    def follow(self, verdict: Verdict) -> None:
-        if verdict.state is State.LOST:
-            self.base.lose(self.target)
-        else:
-            self.base.accept(self.target, verdict.box, verdict.learns)
+        learn = found.score >= self.base.settings.judge.found
+        return found, self.refiner.refine(frame, [self.refined], [box], [learn])[0]
 
 
 class TrueBoxes:
@@ -166,7 +156,8 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
             continue
         show_truth(loop, frame)
         loop.target.box, loop.target.lost_frames = before.box, 0
-        found, refined, verdict = loop.look(frame.image)
+        found, refined = loop.look(frame.image)
+        verdict = judge(found.box, found.score, refined.box, refined.score, loop.base.settings.judge)
         centre = found.box[:2] + found.box[2:] / 2
         inside = bool(((centre >= frame.box[:2]) & (centre <= frame.box[:2] + frame.box[2:])).all())
         boxes = {"base": found.box, "refined": refined.box, "judged": verdict.box, "stays": before.box}
@@ -189,7 +180,7 @@ def strangers(frames: list[Frame], others: list[Frame], loop: LiteLoop, count: i
         size = np.minimum(frames[0].box[2:], limits)
         middle = frame.box[:2] + frame.box[2:] / 2 if frame.usable else limits / 2
         loop.target.box = np.concatenate((middle - size / 2, size))
-        found, refined, _ = loop.look(frame.image)
+        found, refined = loop.look(frame.image)
         rows.append({"peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
                      "refined_score": refined.score})
     return rows

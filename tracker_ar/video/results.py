@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.data.datasets.vot_layout import encode_mask_line
+from tracker_ar.run_lengths import coco_rle, encode_mask_line
 from tracker_ar.video.follow import TrackedFrame
 from tracker_ar.video.overlay import VideoFile, paint
 
@@ -37,18 +37,6 @@ COLUMNS = ("frame", "image", "target", "x", "y", "width", "height", "score", "ma
 VOT_ENDINGS = (".txt", "_boxes.txt", "_confidence.value")
 OWN_NAMES = re.compile(r"overlay\.(mp4|avi)|masks|masks\.jsonl|boxes\.csv|target_[0-9]+(_boxes)?\.txt|"
                        r"target_[0-9]+_confidence\.value")
-
-
-def coco_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """A mask (H, W) in COCO's uncompressed run-length form, which `frPyObjects` of pycocotools reads.
-
-    'size' is [H, W]; 'counts' are the lengths of runs down the columns, left to right, beginning with
-    background (0 when the first pixel is target).
-    """
-    flat = (mask != 0).ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if flat.size and flat[0] else counts}
 
 
 def check_folder(folder: Path, replace: bool) -> None:

@@ -1,6 +1,6 @@
-"""Reading checkpoint files: the authors' `.pth.tar` in both of torch's containers, and safetensors.
+"""Reading checkpoint files: torch's two containers, whatever dictionary the weights stand in, and safetensors.
 
-Nothing in a file is executed (`inert_pickle`), and no more memory is taken than the file's own size.
+Nothing in a file is executed (`pickle_reader`), and time and memory stay in proportion to the file's size.
 """
 
 from __future__ import annotations
@@ -10,28 +10,33 @@ import mmap
 import os
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from tracker_ar.errors import CheckpointError
-from tracker_ar.weights.pickle_reader import (
-    MAX_PICKLE_BYTES,
+from tracker_ar.weights.pickle_reader import MAX_PICKLE_BYTES, read_pickle
+from tracker_ar.weights.pickle_values import (
     STORAGE_DTYPES,
     InertObject,
     Pickled,
     StorageRecord,
     TensorRecord,
     quote,
-    read_pickle,
 )
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _DTYPES = frozenset(getattr(torch, name) for name in STORAGE_DTYPES.values())
+# Where the weights stand in a file that holds more: pytracking and Alpha-Refine, PySOT's training, RT-MDNet.
+_WEIGHTS_KEYS = ("net", "state_dict", "shared_layers")
+_DATA_PARALLEL = "module."  # before every key of a network that was saved from within torch's DataParallel
+_MOST_TIMES = 4  # that a file may repeat its numbers in several tensors: shared weights, but not a forger's views
 _DOWNLOAD_AGAIN = "download it again in a browser, and do not unpack it"
 _ZIP_DAMAGE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, ValueError, OverflowError,
@@ -43,7 +48,8 @@ class Checkpoint:
     """The weights of one network.
 
     state_dict: key -> contiguous CPU tensor with finite values, in the file's own dtype.
-    metadata: of a `.pth.tar`: container ('zip' or 'legacy') and, where the file has them, epoch, net_type,
+    metadata: of torch's containers: container ('zip' or 'legacy'), key (under which the weights stood, where there was
+        one), prefix (that was before every key, and is left off) and, where the file has them, epoch, net_type,
         actor_type, constructor; of a safetensors file: its text entries.
     path: the file.
     """
@@ -54,12 +60,12 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Read the authors' `.pth.tar` (zip container, or the older one of torch < 1.6) or a safetensors file.
+    """Read a file of torch (zip container, or the older one of torch < 1.6) or a safetensors file.
 
-    The weights of a `.pth.tar` are what stands under its key 'net'. Tensors come in the file's dtypes, on the
-    CPU, wherever they were saved from. Raises `CheckpointError` with cause and cure for a file that is
-    missing, empty, truncated or damaged, is not a checkpoint, names a foreign global, or holds values that
-    are no finite tensors.
+    The weights are what stands under 'net', 'state_dict' or 'shared_layers', or the file is the state dict itself; the
+    prefix `module.` is left off. Tensors come in the file's dtypes, on the CPU, wherever they were saved from. Raises
+    `CheckpointError` with cause and fix for a file that is missing, empty, truncated or damaged, is not a checkpoint,
+    names a foreign global, or holds values that are no finite tensors.
     """
     path = Path(path)
     try:
@@ -98,6 +104,10 @@ def _what_it_is_instead(head: bytes) -> str:
                 f"cannot scan, or when a limit is reached); {_DOWNLOAD_AGAIN}")
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+    if head[257:262] == b"ustar":
+        return "it is a tar archive around the checkpoint: unpack that once, and use the .pth or .pth.tar file inside"
+    if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")):
+        return "it is a packed archive: unpack it, and use the .pth or .pth.tar file inside"
     return ("it is neither a PyTorch checkpoint nor a safetensors file, or its beginning is damaged; "
             f"{_DOWNLOAD_AGAIN}")
 
@@ -123,23 +133,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, ob
                               "download it again") from error
 
 
-def read_header(path: str | os.PathLike) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Shapes by key and the text entries of a safetensors file, without its numbers.
-
-    Fast (about a millisecond), and notices a file that was cut off. Raises `CheckpointError`.
-    """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
-            return shapes, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"{path} is missing, truncated or damaged ({error})") from error
-
-
 # ---- torch's zip container: one record for the pickled part, one for every storage
 
 
-def _read_zip(file: object, file_size: int) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def _read_zip(file: IO[bytes], file_size: int) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     try:
         with zipfile.ZipFile(file) as archive:
             roots = [name[: -len("data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -148,7 +145,7 @@ def _read_zip(file: object, file_size: int) -> tuple[dict[str, torch.Tensor], di
                                       "downloaded file as it is, neither packed nor unpacked")
             root = roots[0]
 
-            def record(name: str, limit: int) -> bytes:
+            def record(name: str, limit: int, size: int | None = None) -> bytes:
                 try:
                     info = archive.getinfo(root + name)
                 except KeyError:
@@ -156,18 +153,20 @@ def _read_zip(file: object, file_size: int) -> tuple[dict[str, torch.Tensor], di
                 # torch stores records as they are; a packed one could unfold without bound.
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size > limit:
                     raise CheckpointError(f"its part {quote(name)} is packed or too long for a checkpoint")
+                if size not in (None, info.file_size):
+                    raise CheckpointError(f"its part {quote(name)} is incomplete; {_DOWNLOAD_AGAIN}")
                 return archive.read(info)
 
             if root + "byteorder" in archive.namelist() and record("byteorder", 16) != b"little":
                 raise CheckpointError("it was written on a big-endian machine, which is not supported")
             top = read_pickle(record("data.pkl", min(MAX_PICKLE_BYTES, file_size))).value
-            records = _net_records(top)
+            records, place = _weights(top)
 
             def storage_bytes(storage: StorageRecord) -> bytes:
-                return record(f"data/{storage.key}", file_size)
+                return record(f"data/{storage.key}", file_size, storage.count * _dtype(storage).itemsize)
 
             state_dict = _build_tensors(records, storage_bytes, file_size)
-            return state_dict, {"container": "zip", **_plain_entries(top)}
+            return state_dict, {"container": "zip", **place, **_plain_entries(top)}
     except _ZIP_DAMAGE as error:
         raise CheckpointError(f"it is truncated or damaged ({error}); {_DOWNLOAD_AGAIN}") from error
 
@@ -187,7 +186,7 @@ def _read_legacy(data: mmap.mmap) -> tuple[dict[str, torch.Tensor], dict[str, ob
                               f"{_DOWNLOAD_AGAIN}")
     top = read_pickle(data, system.end)
     keys = read_pickle(data, top.end)
-    records = _net_records(top.value)
+    records, place = _weights(top.value)
     places = _legacy_places(data, keys, top.storages)
 
     def storage_bytes(storage: StorageRecord) -> bytes:
@@ -197,7 +196,7 @@ def _read_legacy(data: mmap.mmap) -> tuple[dict[str, torch.Tensor], dict[str, ob
         return data[start : start + size]
 
     state_dict = _build_tensors(records, storage_bytes, len(data))
-    return state_dict, {"container": "legacy", **_plain_entries(top.value)}
+    return state_dict, {"container": "legacy", **place, **_plain_entries(top.value)}
 
 
 def _legacy_places(data: mmap.mmap, keys: Pickled,
@@ -224,26 +223,36 @@ def _legacy_places(data: mmap.mmap, keys: Pickled,
 # ---- from records to tensors
 
 
-def _net_records(top: object) -> dict[str, TensorRecord]:
-    net = top.get("net") if isinstance(top, dict) else None
-    if not isinstance(net, dict) or not net:
-        entries = [quote(key, 30) for key in list(top)[:6]] if isinstance(top, dict) else []
-        raise CheckpointError("it holds no 'net' with the weights of a network"
-                              + (f" (it holds {', '.join(entries)})" if entries else "")
-                              + "; use a checkpoint that the authors' training wrote")
-    for key, value in net.items():
-        if type(key) is not str or not isinstance(value, TensorRecord):
-            raise CheckpointError(f"the entry {quote(key)} of its 'net' is not a tensor; "
-                                  "use the authors' file")
-    return net
+def _weights(top: object) -> tuple[dict[str, TensorRecord], dict[str, object]]:
+    """The state dict within what a file holds, and where it stood: its key and the prefix of its keys, if any."""
+    entries = top if isinstance(top, dict) else {}
+    key = next((key for key in _WEIGHTS_KEYS if key in entries), None)
+    found = entries if key is None else entries[key]
+    if not isinstance(found, dict) or not found or (
+        key is None and not any(isinstance(value, TensorRecord) for value in found.values())
+    ):
+        names = ", ".join(quote(name, 30) for name in list(entries)[:6])
+        raise CheckpointError("it holds no weights of a network" + (f" (it holds {names})" if names else "")
+                              + "; use a checkpoint that the authors published or their training wrote")
+    for name, value in found.items():
+        if type(name) is not str or not isinstance(value, TensorRecord):
+            raise CheckpointError(f"the entry {quote(name)} of its {quote(key) if key else 'weights'} is not a tensor "
+                                  "with a text as its key; use the authors' file")
+    place: dict[str, object] = {} if key is None else {"key": key}
+    if all(name.startswith(_DATA_PARALLEL) for name in found):
+        place["prefix"] = _DATA_PARALLEL
+        found = {name.removeprefix(_DATA_PARALLEL): record for name, record in found.items()}
+    return found, place
 
 
-def _plain_entries(top: dict) -> dict[str, object]:
+def _plain_entries(top: object) -> dict[str, object]:
+    assert isinstance(top, dict)  # or `_weights` had refused it
     names = ("epoch", "net_type", "actor_type")
     entries = {name: top[name] for name in names if type(top.get(name)) in (str, int)}
     constructor = top.get("constructor")
-    if isinstance(constructor, InertObject) and type(constructor.fields.get("fun_name")) is str:
-        entries["constructor"] = constructor.fields["fun_name"]
+    fields = constructor.fields if isinstance(constructor, InertObject) else None
+    if fields and type(fields.get("fun_name")) is str:
+        entries["constructor"] = fields["fun_name"]
     return entries
 
 
@@ -254,11 +263,22 @@ def _dtype(storage: StorageRecord) -> torch.dtype:
 def _build_tensors(records: dict[str, TensorRecord], storage_bytes: Callable[[StorageRecord], bytes],
                    file_size: int) -> dict[str, torch.Tensor]:
     _check_claims(records, file_size)
-    return {key: _build_tensor(key, record, storage_bytes) for key, record in records.items()}
+    uses = Counter(record.storage.key for record in records.values())
+    storages: dict[str, torch.Tensor] = {}
+    tensors = {}
+    for key, record in records.items():
+        storage = record.storage
+        if storage.key not in storages:
+            storages[storage.key] = torch.frombuffer(_content(key, storage, storage_bytes), dtype=_dtype(storage))
+        view = storages[storage.key].as_strided(record.size, record.stride, record.offset)
+        alone = uses[storage.key] == 1
+        tensors[key] = view.contiguous() if alone else view.clone(memory_format=torch.contiguous_format)
+    return tensors
 
 
 def _check_claims(records: dict[str, TensorRecord], file_size: int) -> None:
     """All sizes against the file's, before memory is taken: a forger's views can repeat at no cost."""
+    storages: dict[str, int] = {}
     claimed = 0
     for key, record in records.items():
         last = record.offset + sum((n - 1) * step for n, step in zip(record.size, record.stride))
@@ -266,17 +286,17 @@ def _check_claims(records: dict[str, TensorRecord], file_size: int) -> None:
         if count == 0 or last >= record.storage.count:
             raise CheckpointError(f"the tensor {quote(key)} is empty or reaches beyond its storage; "
                                   f"{_DOWNLOAD_AGAIN}")
-        claimed += max(record.storage.count, count) * _dtype(record.storage).itemsize
-    if claimed > file_size:
-        raise CheckpointError(f"its tensors claim {claimed} bytes, but the file has {file_size}: it is "
+        itemsize = _dtype(record.storage).itemsize
+        storages[record.storage.key] = record.storage.count * itemsize
+        claimed += count * itemsize
+    stored = sum(storages.values())
+    if stored > file_size or claimed > _MOST_TIMES * file_size:
+        raise CheckpointError(f"its tensors claim {max(stored, claimed)} bytes, but the file has {file_size}: it is "
                               f"truncated or damaged; {_DOWNLOAD_AGAIN}")
 
 
-def _build_tensor(key: str, record: TensorRecord,
-                  storage_bytes: Callable[[StorageRecord], bytes]) -> torch.Tensor:
-    dtype = _dtype(record.storage)
-    content = bytearray(storage_bytes(record.storage))
-    if len(content) != record.storage.count * dtype.itemsize:
+def _content(key: str, storage: StorageRecord, storage_bytes: Callable[[StorageRecord], bytes]) -> bytearray:
+    content = bytearray(storage_bytes(storage))
+    if len(content) != storage.count * _dtype(storage).itemsize:
         raise CheckpointError(f"the numbers of {quote(key)} are incomplete; {_DOWNLOAD_AGAIN}")
-    flat = torch.frombuffer(content, dtype=dtype)
-    return flat.as_strided(record.size, record.stride, record.offset).contiguous()
+    return content

@@ -1,9 +1,13 @@
 """Reads pickled checkpoints as data: a pickle interpreter that never calls or imports anything.
 
-`pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks
-for, and allocates what a file claims to hold. Here a global is only its name, a tensor is only a description
-of where its numbers lie, and an object of the authors' five classes is only its fields. Whatever else a file
-names or asks for ends in a `CheckpointError` before the next instruction is read.
+`pickle.Unpickler` with a restricted `find_class` still calls, hashes and sets attributes on what a file asks for,
+and allocates what a file claims to hold. Here a global is only its name, a tensor is only a description of where its
+numbers lie, and an object of the authors' five classes is only its fields. Whatever else a file names or asks for ends
+in a `CheckpointError` before the next instruction is read.
+
+Time and memory stay in proportion to the file: an instruction costs no more than the bytes that wrote it. A pickle can
+name one object many times at two bytes each, so nothing here walks through, compares, copies or prints what an object
+holds, and texts that are compared (keys, names) are short.
 """
 
 from __future__ import annotations
@@ -11,95 +15,44 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Union
+from typing import Any, Union
 
 from tracker_ar.errors import CheckpointError
+from tracker_ar.weights.pickle_values import (
+    AUTHORS_CLASSES,
+    KNOWN_GLOBALS,
+    OLD_NAMES,
+    ORDERED_DICT,
+    OTHER_KEYS,
+    REBUILD_PARAMETER,
+    REBUILD_TENSOR,
+    REBUILD_TENSOR_OLD,
+    STORAGE_DTYPES,
+    GlobalName,
+    InertObject,
+    Pickled,
+    StorageRecord,
+    TensorRecord,
+    quote,
+)
 
 Sliceable = Union[bytes, mmap.mmap]
 
 # Longer than any real one (a few hundred kB): bounds the time and memory that a made-up file can cost.
 MAX_PICKLE_BYTES = 4 << 20
 
-ORDERED_DICT = "collections.OrderedDict"
-REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
-STORAGE_DTYPES = {
-    "torch.FloatStorage": "float32",
-    "torch.DoubleStorage": "float64",
-    "torch.HalfStorage": "float16",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.LongStorage": "int64",
-    "torch.IntStorage": "int32",
-    "torch.ShortStorage": "int16",
-    "torch.CharStorage": "int8",
-    "torch.ByteStorage": "uint8",
-}
-# The training framework's own classes that stand in the authors' files; only their fields are kept.
-AUTHORS_CLASSES = frozenset({
-    "ltr.admin.model_constructor.NetConstructor",
-    "ltr.admin.settings.Settings",
-    "ltr.admin.local.EnvironmentSettings",
-    "ltr.admin.stats.AverageMeter",
-    "ltr.admin.stats.StatValue",
-})
-_KNOWN_GLOBALS = AUTHORS_CLASSES | STORAGE_DTYPES.keys() | {ORDERED_DICT, REBUILD_TENSOR}
+_LONGEST_KEY = 512  # characters; those of real files have less than a hundred
+_LONGEST_NAME = 256
+_DEEPEST_MARK = 1000  # lists within lists and so on; Python's own pickler gives up there
 
-
-@dataclass(frozen=True)
-class GlobalName:
-    """A class or function that the file names; nothing is imported for it."""
-
-    name: str
-
-
-@dataclass
-class InertObject:
-    """An object of one of `AUTHORS_CLASSES`: its class name and fields, without behaviour."""
-
-    class_name: str
-    fields: dict[str, object] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class StorageRecord:
-    """A block of numbers elsewhere in the file: its key there, its dtype's name, how many it claims."""
-
-    key: str
-    dtype: str
-    count: int
-
-
-@dataclass(frozen=True)
-class TensorRecord:
-    """A tensor as the file describes it: a view (offset, size, stride, in elements) of a storage."""
-
-    storage: StorageRecord
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Pickled:
-    """The value of one pickle, the position right after it, and every storage that it mentions, by key."""
-
-    value: object
-    end: int
-    storages: dict[str, StorageRecord]
-
-
-def quote(text: object, limit: int = 120) -> str:
-    """`text` from a file, shortened and with control characters escaped, for messages."""
-    shown = str(text)[: limit + 1]
-    return repr(shown if len(shown) <= limit else shown[:limit] + "...")
 
 
 def read_pickle(data: Sliceable, start: int = 0) -> Pickled:
     """The pickle that begins at `start` of `data` (bytes, or an mmap of a whole file).
 
-    Values are None, bool, int, float, str, bytes, tuple, list, dict (also for `OrderedDict`) and the classes
-    of this module. Raises `CheckpointError` for a foreign global (by name), an instruction that no checkpoint
-    needs, and data that ends too early or contradicts itself.
+    Values are None, bool, int, float, str, bytes, tuple, list, dict (also for `OrderedDict`, with texts as keys) and
+    the classes of this module. Raises `CheckpointError` for a foreign global (by name), an instruction that no
+    checkpoint needs, and data that ends too early or contradicts itself.
     """
     machine = _Machine(data[start : start + MAX_PICKLE_BYTES])
     try:
@@ -118,6 +71,10 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 48
 
 
+def _is_short(text: object, limit: int) -> bool:
+    return type(text) is str and len(text) <= limit
+
+
 class _Machine:
     """The stack machine of the pickle format, for the instructions that checkpoints use."""
 
@@ -128,6 +85,7 @@ class _Machine:
         self.outer: list[list] = []
         self.memo: dict[int, object] = {}
         self.storages: dict[str, StorageRecord] = {}
+        self.spent = 0  # steps that took more than the bytes of their instruction
 
     def run(self) -> object:
         while True:
@@ -150,7 +108,7 @@ class _Machine:
         self.position += count
         return piece
 
-    def number(self, layout: str) -> int | float:
+    def number(self, layout: str) -> Any:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> str:
@@ -160,8 +118,18 @@ class _Machine:
         self.position += end + 1
         return window[:end].decode()
 
+    def pay(self, steps: int) -> None:
+        """For work on what was read before: all of it together at most one step per byte."""
+        self.spent += steps
+        _require(self.spent <= len(self.data), "it asks for the same work again and again")
+
     def push(self, value: object) -> None:
         self.stack.append(value)
+
+    def mark(self) -> None:
+        _require(len(self.outer) < _DEEPEST_MARK, "it is nested too deeply")
+        self.outer.append(self.stack)
+        self.stack = []
 
     def since_mark(self) -> list:
         items = self.stack
@@ -172,6 +140,9 @@ class _Machine:
         # torch itself decodes this way: a lone surrogate in some path must not make a checkpoint unreadable.
         self.push(self.take(self.number(layout)).decode("utf-8", "surrogatepass"))
 
+    def text_of_python2(self, layout: str) -> None:
+        self.push(self.take(self.number(layout)).decode("utf-8", "surrogateescape"))
+
     def raw(self, layout: str) -> None:
         self.push(self.take(self.number(layout)))
 
@@ -179,6 +150,8 @@ class _Machine:
         self.push(int.from_bytes(self.take(self.number("<B")), "little", signed=True))
 
     def remember(self, index: int) -> None:
+        # Any pickler counts up; chosen at will, the numbers could collide in the table.
+        _require(index <= self.position, "it numbers what it remembers in a way that no pickler does")
         self.memo[index] = self.stack[-1]
 
     def tuple_of(self, count: int) -> None:
@@ -188,10 +161,13 @@ class _Machine:
         self.push(items)
 
     def name_global(self, module: object, name: object) -> None:
+        _require(_is_short(module, _LONGEST_NAME) and _is_short(name, _LONGEST_NAME), "a name is no short text")
         full_name = f"{module}.{name}"
-        if full_name not in _KNOWN_GLOBALS:
+        for old, new in OLD_NAMES:
+            full_name = full_name.replace(old, new, 1) if full_name.startswith(old) else full_name
+        if full_name not in KNOWN_GLOBALS:
             raise CheckpointError(
-                f"it names {quote(full_name)}, which has no place in these checkpoints and could run code of "
+                f"it names {quote(f'{module}.{name}')}, which has no place in these checkpoints and could run code of "
                 "the file's maker; nothing was executed. Use the file that the authors publish"
             )
         self.push(GlobalName(full_name))
@@ -213,19 +189,23 @@ class _Machine:
         target = self.stack[-1]
         _require(type(target) is dict and len(items) % 2 == 0, "entries are added to what is no dictionary")
         for key, value in zip(items[::2], items[1::2]):
-            # Other keys could be made to cost unbounded time when they are hashed or collide.
-            _require(type(key) is str or type(key) is int and abs(key) < 1 << 60,
-                     "a dictionary has a key that is neither a text nor a number")
+            self.set_item(target, key, value)
+
+    def set_item(self, target: dict, key: object, value: object) -> None:
+        if type(key) is str:
+            _require(len(key) <= _LONGEST_KEY, "a key is longer than any of a checkpoint")
             target[key] = value
+        else:
+            target[OTHER_KEYS] = None
 
     def storage(self) -> None:
         record = self.stack.pop()
         # The older container adds a sixth entry, for views of storages; torch writes None there since 0.4.
-        _require(type(record) is tuple and len(record) in (5, 6) and record[5:] in ((), (None,)),
+        _require(type(record) is tuple and len(record) in (5, 6) and (len(record) == 5 or record[5] is None),
                  "a storage is not described as one")
         tag, kind, key, _, count = record[:5]
-        _require(tag == "storage" and type(kind) is GlobalName and kind.name in STORAGE_DTYPES
-                 and type(key) is str and _is_size(count), "a storage is not described as one")
+        _require(type(tag) is str and tag == "storage" and type(kind) is GlobalName and kind.name in STORAGE_DTYPES
+                 and _is_short(key, _LONGEST_NAME) and _is_size(count), "a storage is not described as one")
         storage = StorageRecord(key, STORAGE_DTYPES[kind.name], count)
         _require(self.storages.setdefault(key, storage) == storage, "a storage is described in two ways")
         self.push(storage)
@@ -233,19 +213,33 @@ class _Machine:
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         name = function.name if type(function) is GlobalName else None
-        if name == ORDERED_DICT and arguments == ():
+        count = len(arguments) if type(arguments) is tuple else -1
+        if name == ORDERED_DICT and count == 0:
             self.push({})
-        elif name == REBUILD_TENSOR:
-            self.push(_tensor_record(arguments))
+        elif name == ORDERED_DICT and count == 1 and type(arguments[0]) is list:
+            self.push(self.dict_of_pairs(arguments[0]))
+        elif name == REBUILD_TENSOR and count in (6, 7) or name == REBUILD_TENSOR_OLD and count == 4:
+            self.push(_tensor_record(*arguments[:4]))
+        elif name == REBUILD_PARAMETER and count == 3 and type(arguments[0]) is TensorRecord:
+            self.push(arguments[0])
         else:
             raise CheckpointError(
-                f"it calls {quote(name)} in a way that no checkpoint needs; nothing was executed"
+                f"it calls {quote(name or function)} in a way that no checkpoint needs; nothing was executed"
             )
+
+    def dict_of_pairs(self, pairs: list) -> dict:
+        """How Python 2 writes an OrderedDict."""
+        self.pay(len(pairs))
+        made: dict = {}
+        for pair in pairs:
+            _require(type(pair) in (list, tuple) and len(pair) == 2, "a dictionary is made of what are no pairs")
+            self.set_item(made, *pair)
+        return made
 
     def new_object(self) -> None:
         arguments, made = self.stack.pop(), self.stack.pop()
-        _require(type(made) is GlobalName and made.name in AUTHORS_CLASSES and arguments == (),
-                 "an object is made of something that is no class")
+        _require(type(made) is GlobalName and made.name in AUTHORS_CLASSES
+                 and type(arguments) is tuple and not arguments, "an object is made of something that is no class")
         self.push(InertObject(made.name))
 
     def build(self) -> None:
@@ -253,24 +247,18 @@ class _Machine:
         # A state dict carries module versions as an attribute; nothing here needs them.
         if type(target) is not dict:
             _require(type(target) is InertObject and type(state) is dict, "fields are given to a plain value")
-            target.fields.update(state)
+            _require(target.fields is None, "an object is given its fields twice")
+            target.fields = state
 
 
-def _tensor_record(arguments: object) -> TensorRecord:
-    _require(type(arguments) is tuple and len(arguments) in (6, 7), "a tensor is not described as one")
-    storage, offset, size, stride = arguments[:4]
+def _tensor_record(storage: object, offset: object, size: object, stride: object) -> TensorRecord:
     _require(
         type(storage) is StorageRecord and _is_size(offset)
         and type(size) is tuple and type(stride) is tuple and len(size) == len(stride) <= 8
         and all(map(_is_size, size)) and all(map(_is_size, stride)),
         "a tensor is not described as one",
     )
-    return TensorRecord(storage, offset, size, stride)
-
-
-def _mark(machine: _Machine) -> None:
-    machine.outer.append(machine.stack)
-    machine.stack = []
+    return TensorRecord(storage, offset, size, stride)  # type: ignore[arg-type]
 
 
 # A row for each instruction that protocols 2 to 5 write for dictionaries of tensors, numbers, plain objects.
@@ -288,11 +276,11 @@ _STEPS: dict[int, Callable[[_Machine], object]] = {
     ord("X"): lambda m: m.text("<I"),
     0x8C: lambda m: m.text("<B"),
     0x8D: lambda m: m.text("<Q"),
-    ord("T"): lambda m: m.raw("<I"),
-    ord("U"): lambda m: m.raw("<B"),
+    ord("T"): lambda m: m.text_of_python2("<I"),
+    ord("U"): lambda m: m.text_of_python2("<B"),
     ord("B"): lambda m: m.raw("<I"),
     ord("C"): lambda m: m.raw("<B"),
-    ord("("): _mark,
+    ord("("): _Machine.mark,
     ord(")"): lambda m: m.push(()),
     ord("t"): lambda m: m.push(tuple(m.since_mark())),
     0x85: lambda m: m.tuple_of(1),

@@ -8,63 +8,23 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING
 
 from tracker_ar.atomic import replacement
-from tracker_ar.weights.containers import Checkpoint, read_checkpoint, read_header
-from tracker_ar.errors import CheckpointError, InputError
-from tracker_ar.weights.pickle_reader import quote
+from tracker_ar.errors import CheckpointError
+from tracker_ar.weights.header import read_header
+from tracker_ar.weights.pickle_values import quote
+from tracker_ar.weights.slots import SLOTS, Shapes, Slot, where_to_get
 
-__all__ = [
-    "Checkpoint", "Installed", "SLOTS", "Slot", "WHERE_TO_GET", "checkpoint_dir", "find_checkpoints",
-    "find_refiner_checkpoint", "install", "installed_profile", "load_into", "problem_with", "read_checkpoint", "write_checkpoint",
-]
+# torch is imported where it is needed: what is installed can be said without it.
+if TYPE_CHECKING:
+    import torch
+
+    from tracker_ar.weights.containers import Checkpoint
 
 ENVIRONMENT_VARIABLE = "ALPHAREFINE_CHECKPOINTS"
 FORMAT = "alpharefine-1"
 PROJECT = Path(__file__).resolve().parents[2]
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """The place of one network's weights: its kind (as the file's metadata says it), profile and file name.
-
-    published, layout: for the weights that users install, the name under which the authors published them,
-    and the digest of their keys and shapes (`_layout`).
-    """
-
-    kind: str
-    profile: str
-    file_name: str
-    published: str | None = None
-    layout: str | None = None
-
-
-# Base tracker before refiner in each profile.
-SLOTS = (
-    Slot("super_dimp", "vot2020", "super_dimp.safetensors", "super_dimp.pth.tar",
-         "e4f10cca8caaa6a3e008d3fa7a2124b08f6f06c944d3fc2347694bff5b3e3c0d"),
-    Slot("mask_refiner_384", "vot2020", "mask_refiner_384.safetensors", "ARnet_seg_mask_ep0040.pth.tar",
-         "d7d681b5022124627848fc4556b6bb2a1416f95b0f655e4aae7eca2ab1c49398"),
-    Slot("lite_base", "lite", "lite_base.safetensors"),
-    Slot("lite_mask_refiner", "lite", "lite_mask_refiner.safetensors"),
-)
-
-# Links as they stand in AlphaRefine_submit/README.md of the authors' vot2020 branch; the first also in
-# pytracking's MODEL_ZOO.md.
-WHERE_TO_GET = """\
-The authors publish the two checkpoints of the challenge entry on Google Drive:
-  super_dimp.pth.tar             https://drive.google.com/file/d/1qDptswis2FxihLRYLVRGDvx6aUoAVVLv/view
-  ARnet_seg_mask_ep0040.pth.tar  https://drive.google.com/open?id=1qOQRfaRMbQ2nmgX1NFjoQHfXOAn609QM
-(linked from https://github.com/MasterBin-IIAU/AlphaRefine/tree/vot2020/AlphaRefine_submit and
-https://github.com/visionml/pytracking/blob/master/MODEL_ZOO.md).
-Download both in a browser, do not unpack them, and run
-  alpharefine checkpoints install super_dimp.pth.tar ARnet_seg_mask_ep0040.pth.tar"""
 
 
 # ---- places
@@ -79,49 +39,28 @@ def checkpoint_dir() -> Path:
     return PROJECT / Path(os.environ.get(ENVIRONMENT_VARIABLE) or "checkpoints").expanduser()
 
 
-def find_checkpoints(profile: str, directory: str | os.PathLike | None = None) -> tuple[Path, Path]:
-    """The files of a profile, (base tracker, refiner), after a check of their headers.
+def find_checkpoints(
+    slots: Iterable[Slot], what: str, directory: str | os.PathLike[str] | None = None
+) -> list[Path]:
+    """The installed files of some slots, after a check of their headers.
 
-    profile: 'vot2020' or 'lite'. directory: None for `checkpoint_dir()`. Raises `CheckpointError` that names
-    what is missing or unfit, where it was looked for, and how to get it; InputError for an unknown profile.
+    what: the tracker's name for messages. directory: None for `checkpoint_dir()`. Raises `CheckpointError` that names
+    what is missing or unfit, where it was looked for, and how to get it.
     """
-    base, refiner = _find(profile, directory, slice(None))
-    return base, refiner
-
-
-def find_refiner_checkpoint(profile: str, directory: str | os.PathLike | None = None) -> Path:
-    """The file of a profile's refiner alone; arguments and errors as of `find_checkpoints`."""
-    (refiner,) = _find(profile, directory, slice(1, None))
-    return refiner
-
-
-def _find(profile: str, directory: str | os.PathLike | None, which: slice) -> list[Path]:
     folder = _folder(directory)
-    slots = [slot for slot in SLOTS if slot.profile == profile][which]
-    if not slots:
-        raise InputError(f"There is no profile {profile!r}: choose vot2020 or lite.")
-    problems = [f"{slot.file_name} {problem}" for slot in slots if (problem := problem_with(slot, folder))]
+    slots = list(slots)
+    problems = {slot: problem for slot in slots if (problem := problem_with(slot, folder))}
     if problems:
-        cure = WHERE_TO_GET if profile == "vot2020" else (
-            "They come with the project: restore its checkpoints/ folder, or let "
-            f"{ENVIRONMENT_VARIABLE} name the folder that holds them.")
-        found = "; ".join(problems)
-        raise CheckpointError(f"The profile {profile} cannot run; in {folder}: {found}.\n{cure}")
+        found = "; ".join(f"{slot.file_name} {problem}" for slot, problem in problems.items())
+        raise CheckpointError(f"{what} cannot run; in {folder}: {found}.\n{where_to_get(problems)}")
     return [folder / slot.file_name for slot in slots]
 
 
-def installed_profile(directory: str | os.PathLike | None = None) -> str:
-    """'vot2020' where both of the authors' checkpoints are installed and fit, else 'lite'. Raises nothing."""
-    folder = _folder(directory)
-    complete = all(problem_with(slot, folder) is None for slot in SLOTS if slot.profile == "vot2020")
-    return "vot2020" if complete else "lite"
-
-
-def problem_with(slot: Slot, directory: str | os.PathLike | None = None) -> str | None:
+def problem_with(slot: Slot, directory: str | os.PathLike[str] | None = None) -> str | None:
     """What keeps a slot's file from being used, as the rest of a sentence ('is missing'), or None.
 
-    Fast: looks at the header only. The file must be whole; the authors' must also say that `install` wrote
-    them, and hold exactly their keys and shapes (for the project's own, `load_into` looks at that).
+    Fast: looks at the header only, without torch. The file must be whole; the authors' must also say that `install`
+    wrote them, and hold the keys and shapes that the tracker needs (for the project's own, `load_into` looks at that).
     """
     path = _folder(directory) / slot.file_name
     try:
@@ -130,16 +69,14 @@ def problem_with(slot: Slot, directory: str | os.PathLike | None = None) -> str 
         shapes, metadata = read_header(path)
         if slot.published and (metadata.get("format"), metadata.get("kind")) != (FORMAT, slot.kind):
             return "was not written by `alpharefine checkpoints install`; install it with --force"
-        if slot.layout not in (None, _layout(shapes)):
-            _check_shapes(shapes, _expected_shapes(slot.kind))
+        if slot.layout not in (None, slot.layout_of(shapes)):
+            expected = _expected_shapes(slot)
+            if expected:
+                _check_shapes(shapes, expected, slot)
+            return "cannot be used: its keys or shapes are not those of the published file"
     except (CheckpointError, OSError) as error:
         return f"cannot be used: {error}"
     return None
-
-
-def _layout(shapes: Shapes) -> str:
-    """A digest of keys and shapes, for every start: building a network to compare with takes seconds then."""
-    return hashlib.sha256(repr(sorted(shapes.items())).encode()).hexdigest()
 
 
 def _folder(directory: str | os.PathLike | None) -> Path:
@@ -149,31 +86,39 @@ def _folder(directory: str | os.PathLike | None) -> Path:
 # ---- fitting a network
 
 
-def load_into(module: torch.nn.Module, source: str | os.PathLike | Checkpoint,
-              what: str | None = None) -> None:
+def load_into(module: torch.nn.Module, source: str | os.PathLike[str] | Checkpoint, what: str | None = None,
+              slot: Slot | None = None) -> None:
     """Give a network its weights, in place, cast to the network's dtypes.
 
-    source: a file, or what `read_checkpoint` returned. what: the network's name for messages. Raises
-    `CheckpointError` unless keys and shapes are exactly the network's; the network is then as it was.
+    source: a file, or what `read_checkpoint` returned. what: the network's name for messages. slot: which keys may be
+    lacking (the network's own values stay) or be there without use. Raises `CheckpointError` unless all others, and
+    their shapes, are exactly the network's; the network is then as it was.
     """
+    from tracker_ar.weights.containers import Checkpoint, read_checkpoint
+
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     own = module.state_dict()
     try:
-        _check_shapes(_shapes_of(checkpoint.state_dict), _shapes_of(own))
-        for key, tensor in checkpoint.state_dict.items():
+        _check_shapes(_shapes_of(checkpoint.state_dict), _shapes_of(own), slot)
+        fitting = {key: tensor for key, tensor in checkpoint.state_dict.items()
+                   if key in own and own[key].shape == tensor.shape}
+        for key, tensor in fitting.items():
             if tensor.is_floating_point() != own[key].is_floating_point():
                 raise CheckpointError(f"{quote(key)} should be {own[key].dtype}, but is {tensor.dtype}")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path} does not fit {what or type(module).__name__}: {error}. "
-                              "Use the checkpoint that was made for this network and profile.") from error
-    module.load_state_dict(checkpoint.state_dict)
+                              "Use the checkpoint that was made for this network.") from error
+    module.load_state_dict({**own, **fitting})
 
 
 def _shapes_of(state_dict: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
 
 
-def _check_shapes(found: Shapes, expected: Shapes) -> None:
+def _check_shapes(found: Shapes, expected: Shapes, slot: Slot | None = None) -> None:
+    if slot is not None:
+        found = {key: shape for key, shape in found.items() if slot.is_needed(key)}
+        expected = {key: shape for key, shape in expected.items() if slot.is_needed(key)}
     missing, foreign = expected.keys() - found.keys(), found.keys() - expected.keys()
     for word, keys in (("lacks", missing), ("has the foreign", foreign)):
         if keys:
@@ -186,14 +131,24 @@ def _check_shapes(found: Shapes, expected: Shapes) -> None:
 
 
 @functools.lru_cache(maxsize=None)
-def _expected_shapes(kind: str) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of one of the authors' networks, from the network itself, built without its weights."""
-    from tracker_ar.models.alpha_refine import build_mask_refiner
-    from tracker_ar.models.dimp import build_super_dimp
+def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a network, from the network itself; none where there is no such network (yet)."""
+    from torch.overrides import TorchFunctionMode
 
-    build = {"super_dimp": build_super_dimp, "mask_refiner_384": build_mask_refiner}[kind]
-    with torch.device("meta"):
-        return _shapes_of(build().state_dict())
+    class WithoutDraws(TorchFunctionMode):
+        """Leaves out the random numbers, and so the time and memory that they take. (On the device 'meta' torch loads
+        its compiler first, which takes seconds.)"""
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            kwargs = kwargs or {}
+            draws = getattr(function, "__name__", "").endswith(("normal_", "uniform_"))
+            return [*args, *kwargs.values()][0] if draws else function(*args, **kwargs)
+
+    try:
+        with WithoutDraws():
+            return _shapes_of(slot.build().state_dict())
+    except (ModuleNotFoundError, AttributeError):
+        return {}
 
 
 # ---- writing
@@ -205,6 +160,9 @@ def write_checkpoint(path: str | os.PathLike, state_dict: Mapping[str, torch.Ten
 
     kind: the `Slot.kind` that the weights are for; metadata: further text entries for the header.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     path = Path(path)
     entries = {**(metadata or {}), "format": FORMAT, "kind": kind}
     try:
@@ -233,39 +191,72 @@ class Installed:
 
 def install(paths: Iterable[str | os.PathLike], directory: str | os.PathLike | None = None,
             force: bool = False) -> list[Installed]:
-    """Install downloads of the authors' checkpoints: recognise by keys, check, convert, put in place.
+    """Install downloads of the authors' checkpoints: recognise by keys and shapes, check, convert, put in place.
 
     force: replace files that are there. All of `paths` are checked before the first is written. Raises
     `CheckpointError` with cause and cure. Takes about twice the memory of one network's weights.
     """
+    from tracker_ar.weights.containers import read_checkpoint
+
     folder = _folder(directory)
     plan: dict[Slot, Installed] = {}
     for path in map(Path, paths):
-        slot = _recognise(read_checkpoint(path))
+        slot = recognise(read_checkpoint(path))
         if slot in plan:
             both = f"{plan[slot].source} and {path}"
             raise CheckpointError(f"{both} both hold the {slot.kind} weights: name one of them.")
         target = folder / slot.file_name
         plan[slot] = Installed(slot, path, target, not force and _is_there(slot, target, path))
-    for item in plan.values():
+    for slot, item in plan.items():
         if not item.already:
             origin = {"source": item.source.name, "source_sha256": _sha256(item.source)}
-            write_checkpoint(item.path, read_checkpoint(item.source).state_dict, item.slot.kind, origin)
+            read = read_checkpoint(item.source).state_dict
+            write_checkpoint(item.path, {slot.prefix + key: value for key, value in read.items()}, slot.kind, origin)
     return list(plan.values())
 
 
-def _recognise(checkpoint: Checkpoint) -> Slot:
-    keys = checkpoint.state_dict.keys()
-    slots = [slot for slot in SLOTS if slot.published]
-    slot = max(slots, key=lambda slot: len(keys & _expected_shapes(slot.kind).keys()))
-    try:
-        _check_shapes(_shapes_of(checkpoint.state_dict), _expected_shapes(slot.kind))
-    except CheckpointError as error:
-        net_type = checkpoint.metadata.get("net_type")
-        says = f" (it says {quote(net_type)})" if net_type else ""
-        raise CheckpointError(f"{checkpoint.path} is neither of the authors' two checkpoints{says}; "
-                              f"held against {slot.published}: {error}.\n{WHERE_TO_GET}") from error
-    return slot
+def recognise(checkpoint: Checkpoint) -> Slot:
+    """Which of the published files this is, by its keys and shapes.
+
+    Those of SuperDiMP and DiMP-50 are the same, and told apart by what the file says of its training, else by its name.
+    Raises `CheckpointError` that says what does not fit.
+    """
+    shapes = _shapes_of(checkpoint.state_dict)
+    published = [slot for slot in SLOTS if slot.published]
+    fit = [slot for slot in published if slot.layout_of(_with_prefix(shapes, slot)) == slot.layout]
+    if not fit:
+        raise CheckpointError(_what_does_not_fit(checkpoint, shapes, published))
+    name = checkpoint.path.name.lower()
+    for told in ([slot for slot in fit if slot.actor == checkpoint.metadata.get("actor_type", "")],
+                 [slot for slot in fit if name.startswith(slot.kind)], fit):
+        if len(told) == 1:
+            return told[0]
+    names = " and ".join(str(slot.published) for slot in fit)
+    raise CheckpointError(f"{checkpoint.path} has the keys of {names}, and nothing in it says which it is; give it the "
+                          "published name again.")
+
+
+def _with_prefix(shapes: Shapes, slot: Slot) -> Shapes:
+    return {slot.prefix + key: shape for key, shape in shapes.items()} if slot.prefix else shapes
+
+
+def _what_does_not_fit(checkpoint: Checkpoint, shapes: Shapes, slots: list[Slot]) -> str:
+    """Held against the published file with which it has the most in common."""
+    def common(slot: Slot) -> float:
+        found, expected = set(_with_prefix(shapes, slot).items()), set(_expected_shapes(slot).items())
+        return len(found & expected) / max(len(found | expected), 1)
+
+    nearest = max(slots, key=common)
+    net_type = checkpoint.metadata.get("net_type")
+    says = f" (it says {quote(net_type)})" if net_type else ""
+    message = f"{checkpoint.path} is none of the published checkpoints{says}"
+    if common(nearest) > 0:
+        try:
+            _check_shapes(_with_prefix(shapes, nearest), _expected_shapes(nearest), nearest)
+        except CheckpointError as error:
+            return f"{message}; held against {nearest.published}: {error}.\n{where_to_get([nearest])}"
+    known = ", ".join(str(slot.published) for slot in slots)
+    return f"{message}. Known are {known}; see `alpharefine checkpoints list`."
 
 
 def _is_there(slot: Slot, target: Path, source: Path) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 
 from tracker_ar.errors import DataError
 
@@ -25,21 +24,6 @@ class SequenceInfo:
     path: Path
     length: int
     has_masks: bool
-
-
-def encode_mask_line(mask: np.ndarray) -> str:
-    """A mask (H, W) as a line of ``groundtruth.txt``: ``m`` left, top, width, height, then run lengths.
-
-    Runs cover the box around the mask row by row and start with zeros. An empty mask has an empty box.
-    """
-    rows, columns = np.nonzero(mask)
-    if rows.size == 0:
-        return "m0,0,0,0,0"
-    top, left = rows.min(), columns.min()
-    inside = np.asarray(mask[top:rows.max() + 1, left:columns.max() + 1]) != 0
-    changes = np.flatnonzero(np.diff(inside.ravel(), prepend=False, append=~inside[-1, -1]))
-    runs = np.diff(changes, prepend=0)
-    return "m" + ",".join(str(n) for n in (left, top, inside.shape[1], inside.shape[0], *runs))
 
 
 def inspect_sequence(path: Path) -> SequenceInfo:

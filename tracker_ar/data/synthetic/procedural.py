@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tracker_ar.data.datasets.vot_layout import encode_mask_line
+from tracker_ar.run_lengths import encode_mask_line
 
 WIDTH, HEIGHT, LENGTH, FPS = 320, 240, 60, 20
 ANCHOR_STEP = 30

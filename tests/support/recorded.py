@@ -11,7 +11,7 @@ import torch
 from recipe import weights
 from torch import Tensor, nn
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "parity" / "data"
 # Ten times the rounding of the reference itself (fp32 against fp64): another order of summation, nothing
 # more.
 MARGIN = 10.0

@@ -6,9 +6,12 @@ What it needs and this project has no use for (a CUDA extension, torchvision, vi
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,7 +22,7 @@ from recorded import load_recipe
 from torch import nn
 
 from tracker_ar.errors import InputError
-from tracker_ar.speed.stages import REST, Call, replaced
+from tracker_ar.speed.stages import REST, StageMeter
 from tracker_ar.ops.prroi_pool import prroi_pool2d
 
 FOLDER = "AlphaRefine_submit"
@@ -89,6 +92,49 @@ def build_authors(folder: Path) -> Any:
         ) from error
 
 
+@dataclass(frozen=True)
+class Call:
+    """The callable `name` of an object or module does the work of `stage`."""
+
+    stage: str
+    owner: Any
+    name: str
+
+
+@contextmanager
+def watched(calls: Iterable[Call], meter: StageMeter) -> Iterator[None]:
+    """Tell the meter of these calls in here, also where they are another tracker's than ours."""
+    with ExitStack() as replacements:
+        for call in calls:
+            told = _telling(getattr(call.owner, call.name), meter, call.stage)
+            replacements.enter_context(replaced(call.owner, call.name, told))
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another value for an attribute of an object or module; afterwards as it was, inherited or its own."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own or isinstance(owner, ModuleType):
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _telling(function: Callable[..., Any], meter: StageMeter, stage: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def told(*arguments: Any, **keywords: Any) -> Any:
+        with meter.stage(stage):
+            return function(*arguments, **keywords)
+
+    return told
+
+
 def calls_of_authors(tracker: Any) -> list[Call]:
     """What is called in which stage, named as ours are."""
     wrapper, refiner = tracker.dimp.params.net, tracker.alpha.refine_network
@@ -99,18 +145,18 @@ def calls_of_authors(tracker: Any) -> list[Call]:
         Call("base crop", dimp, "sample_patch_multiscale"),
         Call("base crop", wrapper, "preprocess_image"),
         Call("base backbone", network, "extract_backbone_features"),
-        Call("classification feature", network, "extract_classification_feat"),
+        Call("classification features", network, "extract_classification_feat"),
         Call("target scores", network.classifier, "classify"),
         Call("localisation", tracker.dimp, "localize_target"),
         Call("IoU features", network.bb_regressor, "get_iou_feat"),
-        Call("IoU ascent", tracker.dimp, "refine_target_box"),
-        Call("filter update", network.classifier.filter_optimizer, "forward"),
+        Call("box refinement", tracker.dimp, "refine_target_box"),
+        Call("model update", network.classifier.filter_optimizer, "forward"),
         Call("refiner crop", refining, "sample_target_SE"),
         Call("refiner crop", tracker.alpha, "img_preprocess"),
         Call("refiner backbone", refiner.feature_extractor, "forward"),
-        Call("correlation and attention", refiner.neck, "fuse_feat"),
+        Call("correlation", refiner.neck, "fuse_feat"),
         Call("mask head", refiner.refiner, "forward"),
-        Call("paste-back and threshold", tracker.alpha, "get_mask"),
+        Call("paste back", tracker.alpha, "get_mask"),
     ]
 
 

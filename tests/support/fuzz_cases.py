@@ -30,7 +30,7 @@ from tracker_ar.geometry import box_iou, clip_box, mask_from_box, pad_mask, regi
 
 Case = Callable[[random.Random], None]
 
-DATA = Path(__file__).parent / "data" / "checkpoints"
+DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 MEMORY = "/dev/shm"  # files that are written a million times had better not go to a disk
 FRAME = b"/frame.png"  # stands for a file that is there
 SIZE = (48, 64)
@@ -112,9 +112,9 @@ def trax_region(random: random.Random) -> object:
 
 def protocol(folder: Path) -> Case:
     """Whatever a client says, the server ends with 0 or 1 and gives the reason for a refusal."""
+    from tracker_ar.zoo import build_tracker
     from vot_wrapper import server
     from vot_wrapper.gate import RequestGate
-    from vot_wrapper.static_box import make_tracker
 
     frame = folder / "frame.png"
     cv2.imwrite(str(frame), np.zeros((*SIZE, 3), np.uint8))
@@ -134,7 +134,7 @@ def protocol(folder: Path) -> Case:
             os.environ["TRAX_IN"], os.environ["TRAX_OUT"] = str(source.fileno()), str(target.fileno())
             channel = SimpleNamespace(lock=threading.Lock(), gate=gate, end_log=lambda: None)
             with contextlib.redirect_stderr(io.StringIO()):
-                status = server.serve(make_tracker, channel)
+                status = server.serve(lambda: build_tracker("static"), channel)
             target.seek(0)
             answer = target.read()
         assert status in (0, 1) and answer.startswith(b"@@TRAX:hello") and answer.isascii()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from tracker_ar.data.synthetic.procedural import anchor_values
-from tracker_ar.data.datasets.vot_layout import encode_mask_line
+from tracker_ar.run_lengths import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH, SIZE = 12, (60, 80)
