@@ -37,7 +37,7 @@ def bump(x: float, y: float, height: float, size: int = 15) -> np.ndarray:
 
 
 def test_a_peak_is_found_between_cells() -> None:
-    peaks = score_peaks(bump(6.3, 4.8, 0.9), np.array([3.0, 3.0]), PRESENCE)
+    peaks = score_peaks(bump(6.3, 4.8, 0.9), np.array([3.0, 3.0]), None, PRESENCE)
     assert peaks.place == pytest.approx((6.3, 4.8), abs=0.1)
 
 
@@ -45,8 +45,14 @@ def test_a_rival_counts_only_beside_the_target() -> None:
     own_shoulder = bump(5, 5, 1.0) + bump(7, 5, 0.5)
     rival = bump(5, 5, 1.0) + bump(12, 12, 0.5)
     size = np.array([4.0, 4.0])
-    near, far = (evidence_of(score_peaks(one, size, PRESENCE)) for one in (own_shoulder, rival))
+    near, far = (evidence_of(score_peaks(one, size, None, PRESENCE)) for one in (own_shoulder, rival))
     assert near.rival < 0.2 and far.rival == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_peak_near_the_last_place_is_preferred() -> None:
+    scores, size = bump(4, 7, 0.8) + bump(11, 7, 0.9), np.array([3.0, 3.0])
+    stayed, unknown = (score_peaks(scores, size, last, PRESENCE).place for last in (np.array([4.5, 7.0]), None))
+    assert stayed[0] == pytest.approx(4, abs=0.1) and unknown[0] == pytest.approx(11, abs=0.1)
 
 
 def test_presence_grows_with_the_peak_and_falls_with_a_rival() -> None:

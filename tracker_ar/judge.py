@@ -16,15 +16,16 @@ from tracker_ar.prediction import State, Verdict
 @dataclass(frozen=True)
 class JudgeSettings:
     """found, lost: scores from which the target counts as found, and under which as lost. sure: score of the refiner from
-    which its box is believed. least_overlap: of both boxes. most_growth: of a side within a frame, either way, before
-    the change is slowed down. pull: share of the way from the last size to the refiner's."""
+    which its box is believed. overlaps: of both boxes, where the refiner's begins to be believed, and where it wholly
+    is. pull: share of the way from the last size to a box that is wholly believed; most_growth: of a side within a frame,
+    either way, before that."""
 
-    found: float = 0.5
-    lost: float = 0.2
+    found: float = 0.75
+    lost: float = 0.3
     sure: float = 0.6
-    least_overlap: float = 0.2
-    most_growth: float = 1.25
+    overlaps: tuple[float, float] = (0.3, 0.7)
     pull: float = 0.7
+    most_growth: float = 1.25
 
 
 def judge(
@@ -35,17 +36,19 @@ def judge(
     if score < settings.lost:
         return Verdict(State.LOST, box, False)
     state = State.FOUND if score >= settings.found else State.UNCERTAIN
-    trusted = refined_score >= settings.sure and overlap(box, refined) >= settings.least_overlap
-    if not trusted:
+    least, enough = settings.overlaps
+    belief = min(1.0, (overlap(box, refined) - least) / (enough - least))
+    if refined_score < settings.sure or belief <= 0:
         return Verdict(state, box, False)
-    return Verdict(state, moved_towards(box, refined, settings), True)
+    return Verdict(state, moved_towards(box, refined, belief, settings), True)
 
 
-def moved_towards(box: np.ndarray, refined: np.ndarray, settings: JudgeSettings) -> np.ndarray:
-    """A box at the refined one's place whose size is between both, and within the growth that is allowed."""
-    growth = np.clip(refined[2:] / box[2:], 1 / settings.most_growth, settings.most_growth) ** settings.pull
+def moved_towards(box: np.ndarray, refined: np.ndarray, belief: float, settings: JudgeSettings) -> np.ndarray:
+    """The box on its way to the refined one. belief: in it, 0 to 1."""
+    growth = np.clip(refined[2:] / box[2:], 1 / settings.most_growth, settings.most_growth) ** (belief * settings.pull)
     size = box[2:] * growth
-    return np.concatenate((refined[:2] + refined[2:] / 2 - size / 2, size))
+    near, far = (one[:2] + one[2:] / 2 for one in (box, refined))
+    return np.concatenate((near + belief * (far - near) - size / 2, size))
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:

@@ -192,7 +192,8 @@ class LiteTracker:
         target.frame_number += 1
         target.scores = scores[0, 0].float().cpu()
         cells = target.box[2:] * region.zoom / STRIDE
-        peaks = score_peaks(target.scores.numpy(), cells, self.settings.presence)
+        last = None if target.lost_frames else (region.box_inside(target.box) / STRIDE)[:2] + cells / 2
+        peaks = score_peaks(target.scores.numpy(), cells, last, self.settings.presence)
         target.seen = _Seen(features, region, evidence_of(peaks))
         note("localisation", target)
         centre = region.to_image(np.array(peaks.place) * STRIDE)
