@@ -36,8 +36,9 @@ from authors_code import build_authors, calls_of_authors, find_code, replaced, w
 from recipe import MASK_REFINER, SUPER_DIMP  # noqa: E402
 from recorded import load_recipe  # noqa: E402
 
-from tracker_ar.base import dimp  # noqa: E402
-from tracker_ar.base.dimp import DiMPTracker, Place  # noqa: E402
+from tracker_ar.base import overlap  # noqa: E402
+from tracker_ar.base.dimp import DiMPTracker  # noqa: E402
+from tracker_ar.base.overlap import Place  # noqa: E402
 from tracker_ar.errors import AlphaRefineError  # noqa: E402
 from tracker_ar.evaluate.scores import find_sequences, read_frames  # noqa: E402
 from tracker_ar.evaluate.metrics import region_similarity  # noqa: E402
@@ -45,7 +46,7 @@ from tracker_ar.data.synthetic.procedural import LENGTH, _deforming, render  # n
 from tracker_ar.speed.stages import StageMeter  # noqa: E402
 from tracker_ar.trace import listening  # noqa: E402
 from tracker_ar.models.alpha_refine import build_mask_refiner  # noqa: E402
-from tracker_ar.models.dimp import build_super_dimp  # noqa: E402
+from tracker_ar.models.dimp import build_dimp  # noqa: E402
 from tracker_ar import zoo  # noqa: E402
 from tracker_ar.engine.runner import Runner  # noqa: E402
 from tracker_ar.refine.refiner import SegmentingRefiner  # noqa: E402
@@ -102,7 +103,7 @@ def build_ours(not_found_threshold: float) -> AlphaRefineTracker:
     """The challenge entry as this project runs it, with the recipe's weights."""
     localization = replace(VOT2020.base.localization, not_found_threshold=not_found_threshold)
     settings = replace(VOT2020.base, localization=localization)
-    base = DiMPTracker(Runner(load_recipe(build_super_dimp(), SUPER_DIMP), CPU), settings)
+    base = DiMPTracker(Runner(load_recipe(build_dimp(), SUPER_DIMP), CPU), settings)
     refiner = SegmentingRefiner(Runner(load_recipe(build_mask_refiner(), MASK_REFINER), CPU), VOT2020.refiner)
     return AlphaRefineTracker(base, refiner, VOT2020)
 
@@ -140,7 +141,7 @@ def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], ma
     meters = {name: StageMeter(time.perf_counter) for name in sides}
     errors, overlaps, flags = [], [], 0
     with ExitStack() as stack:
-        stack.enter_context(replaced(dimp, "RandomSource", SharedDraws))
+        stack.enter_context(replaced(overlap, "RandomSource", SharedDraws))
         torch.manual_seed(0)
         authors.initialize(images[0], mask)
         ours.initialize(images[0], mask)

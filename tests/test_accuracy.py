@@ -6,6 +6,8 @@ import argparse
 import csv
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,7 +82,7 @@ def test_a_perfect_tracker(tmp_path: Path) -> None:
     tracker = Perfect()
     best = pytest.approx(20 / 21)
     found = measures(tracker, write_sequence(tmp_path / "masks"))
-    assert found == accuracy.Measures(1, 1, 0, 1, 1, 0, best, 1, 1, 1, best)
+    assert found == accuracy.Measures(1, 1, 0, 1, 1, 0, best, 1, 1, 1, 1, best)
     np.testing.assert_array_equal(tracker.region, true_mask(0))
 
 
@@ -100,7 +102,9 @@ def test_the_static_box_by_hand(tmp_path: Path) -> None:
     assert found.j_recall == pytest.approx((overlaps[1:-1] > 0.5).mean())
     assert found.j_decay > 0.2
     assert found.precision == 1
-    assert found.normalised_precision < 1
+    near = np.linspace(0, 0.5, 51)[:, None] >= shifts / 20 - 1e-9
+    assert found.normalised_precision_at_20 == pytest.approx((shifts / 20 <= 0.2).mean())
+    assert found.normalised_precision_auc == pytest.approx(near.mean())
     assert found.success == pytest.approx(np.mean([(overlaps > t).mean() for t in np.linspace(0, 1, 21)]))
     assert found.tracked == pytest.approx((overlaps[1:] > 0.1).mean())
 
@@ -144,7 +148,7 @@ def test_masks_that_reach_the_border_and_beyond_are_cut_at_the_image(tmp_path: P
 def test_bad_sequences_are_named(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path / "broken")
     (folder / "color" / "00000004.jpg").write_text("a web page")
-    with pytest.raises(DataError, match="00000004.jpg: not an image"):
+    with pytest.raises(DataError, match="00000004.jpg: damaged, or not an image"):
         measures(Perfect(), folder)
     late = write_sequence(tmp_path / "late", lines={0: "0"})
     (late / "anchor.value").write_text("0\n0\n1\n" + "0\n" * (LENGTH - 3))
@@ -219,7 +223,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(*arguments: str, tracker: accuracy.Tracker | None = None) -> int:
         monkeypatch.setattr(benchmark_command, "build_tracker", lambda *_, fast: tracker or Perfect())
-        monkeypatch.setattr(benchmark_command, "find_checkpoints", lambda *_: weights)
+        monkeypatch.setattr(benchmark_command, "weight_files", lambda *_: weights)
         parser = argparse.ArgumentParser()
         benchmark_command.configure(parser)
         fixed = ["accuracy", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--profile", "lite"]
@@ -268,7 +272,7 @@ class StoppedAt(Perfect):
     def track(self, image: np.ndarray) -> Prediction:
         self.left -= 1
         if self.left == 0:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return super().track(image)
 
 

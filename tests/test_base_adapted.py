@@ -105,7 +105,7 @@ def test_corrections_reach_those_that_take_them() -> None:
 
 def test_trackers_of_opencv_get_bgr_images_and_whole_pixels_in_the_image() -> None:
     seen = []
-    fake = SimpleNamespace(init=lambda *given: seen.append(given), update=lambda image: seen.append(image))
+    fake = SimpleNamespace(init=lambda *given: seen.append(given), update=lambda image: (seen.append(image), (0, 0, 1, 1)))
     tracker = OpenCVConventions(fake)
     red = IMAGE + np.array([255, 0, 0], np.uint8)
     tracker.init(red, np.array([-5.4, 14.6, 20, 20]))

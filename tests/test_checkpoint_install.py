@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tracker_ar import cli, zoo
+from tracker_ar import cli, places, zoo
 from tracker_ar.commands import checkpoints as command
 from tracker_ar.errors import CheckpointError
 from tracker_ar.weights import store as checkpoints
@@ -233,7 +233,7 @@ def test_missing_checkpoints_say_where_and_how(small_slots):
 
 
 def test_the_folder(monkeypatch, tmp_path):
-    root = Path(checkpoints.__file__).parents[2]
+    root = places.ROOT
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ALPHAREFINE_CHECKPOINTS", raising=False)
     assert checkpoints.checkpoint_dir() == root / "checkpoints"

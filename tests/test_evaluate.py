@@ -14,6 +14,8 @@ import yaml
 from tracker_ar.errors import EvaluationError
 from tracker_ar.commands import evaluate as command
 from tracker_ar.evaluate import vot_toolkit as toolkit
+from tracker_ar.evaluate.vot_workspace import prepare_workspace
+from tracker_ar.evaluate.workspace_config import data_set
 from tracker_ar.report.vot_table import eao_interval, format_table, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,17 +173,17 @@ def test_mixed_profiles_are_refused(tmp_path: Path) -> None:
 
 def test_workspace_in_a_folder_that_trax_cannot_name(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="ASCII"):
-        command.prepare_workspace(tmp_path / "caf\u00e9")
+        prepare_workspace(tmp_path / "caf\u00e9")
 
 
 def test_vot2020_workspace_downloads_its_own_sequences() -> None:
-    assert command._downloads_its_own(ROOT / "workspace/vot2020")
-    assert not command._downloads_its_own(ROOT / "workspace")
+    assert data_set(ROOT / "workspace/vot2020")
+    assert data_set(ROOT / "workspace") is None
 
 
 def test_unreadable_workspace(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("registry: []\nstack: no-such-stack\n")
-    with pytest.raises(EvaluationError, match="stack does not exist"):
+    with pytest.raises(EvaluationError, match="Experiment stack does not exist"):
         toolkit.load_workspace(tmp_path)
 
 

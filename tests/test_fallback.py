@@ -9,6 +9,7 @@ import torch
 from tiny_tracker import BOX, CPU, OTHER, check, make_tracker, same, video
 
 from tracker_ar import zoo
+from tracker_ar.engine import runner as module
 from tracker_ar.errors import InputError
 from tracker_ar.tracker import AlphaRefineTracker
 
@@ -80,14 +81,14 @@ def test_a_full_main_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_gpu_that_is_full_when_the_tracker_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = zoo.Runner
+    runner = module.Runner
 
     def full(network: torch.nn.Module, device: torch.device, fast: bool) -> object:
         if device == GPU:
             raise FULL
         return runner(network, device, fast)
 
-    monkeypatch.setattr(zoo, "Runner", full)
+    monkeypatch.setattr(module, "Runner", full)
     with pytest.warns(RuntimeWarning, match=SAYS):
         tracker = zoo.build_tracker("lite", "cpu:0")
     assert tracker.base.runner.device == CPU

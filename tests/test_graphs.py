@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from tracker_ar.base.dimp import climb, search
+from tracker_ar.base.dimp import search
+from tracker_ar.base.overlap import climb
 from tracker_ar.base.settings import BoxRefinementSettings
 from tracker_ar.engine.cuda_graphs import MOST_RECORDINGS, Graphs
 from tracker_ar.engine.inference import prepare_for_inference
@@ -27,7 +28,7 @@ from tracker_ar.models.alpha_refine import (
     MaskRefinerConfig,
     build_mask_refiner,
 )
-from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig, build_super_dimp
+from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig, build_dimp
 from tracker_ar.models.iou_net import fold_modulation
 from tracker_ar.ops.box_pooling import BoxPooling, Level
 from tracker_ar.refine.refiner import segment
@@ -207,10 +208,10 @@ def prepared(build: Callable[[Any], nn.Module], config: object) -> nn.Module:
 @pytest.mark.parametrize("config", [SUPER_DIMP_LITE, SUPER_DIMP_50], ids=["lite", "vot2020"])
 @torch.no_grad()
 def test_search_and_ascent_wait_for_nothing(
-    config: SuperDiMPConfig, targets: int, request: pytest.FixtureRequest
+    config: DiMPConfig, targets: int, request: pytest.FixtureRequest
 ) -> None:
     """On the meta device whatever looks at a value fails, and a copy from or to the host cannot hide."""
-    network = prepared(build_super_dimp, config)
+    network = prepared(build_dimp, config)
     images = torch.empty(targets, 3, 256, 256, device=META)
     filters = torch.empty(targets, config.classification_channels, 4, 4, device=META)
     modulation = tuple(torch.empty(1, width, 1, 1, device=META) for width in config.iou_channels)

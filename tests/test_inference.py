@@ -13,7 +13,7 @@ from tracker_ar.ops import convolution
 from tracker_ar.ops.convolution import PackedConvolution, can_pack
 from tracker_ar.engine.inference import prepare_for_inference
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
-from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_super_dimp
+from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
 
 
 def with_lived_statistics(network: nn.Module) -> nn.Module:
@@ -33,7 +33,7 @@ def test_outputs_are_the_same(name: str) -> None:
     images = torch.randn(1, 3, 128, 128, dtype=torch.float64)
     box = torch.tensor([[32.0, 40.0, 64.0, 50.0]], dtype=torch.float64)
     if name == "base":
-        network = with_lived_statistics(build_super_dimp(SUPER_DIMP_LITE))
+        network = with_lived_statistics(build_dimp(SUPER_DIMP_LITE))
 
         def outputs() -> list[torch.Tensor]:
             backbone = network.extract_backbone(images)
@@ -56,7 +56,7 @@ def test_outputs_are_the_same(name: str) -> None:
 
 class TestPacking:
     def test_is_used_on_this_machine_or_refused_as_a_whole(self) -> None:
-        network = prepare_for_inference(build_super_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
+        network = prepare_for_inference(build_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
         convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
         packed = [isinstance(module, PackedConvolution) for module in convolutions]
         assert all(packed) == any(packed) == can_pack(nn.Conv2d(3, 3, 3))
@@ -116,7 +116,7 @@ class TestPacking:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         convolution._packing_works.cache_clear()
         try:
-            network = prepare_for_inference(build_super_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
+            network = prepare_for_inference(build_dimp(SUPER_DIMP_LITE), torch.device("cpu"))
         finally:
             convolution._packing_works.cache_clear()
         assert not any(isinstance(module, PackedConvolution) for module in network.modules())

@@ -149,6 +149,8 @@ def test_curves_by_hand() -> None:
     assert precision[21] == pytest.approx(2 / 3)
     # within reach from 0.2 on: 31 of 51 thresholds
     assert metrics.normalised_precision_curve([0.2 - 1e-9]).mean() == pytest.approx(31 / 51)
+    curve = metrics.normalised_precision_curve([0.195, 0.2 - 1e-9, 0.205, 0.4])
+    assert metrics.normalised_precision_at_20(curve) == 0.5
 
 
 def test_share_tracked_counts_overlaps_over_a_tenth() -> None:

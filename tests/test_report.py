@@ -248,8 +248,8 @@ def test_stack_with_restarts_after_failures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("spoil", "words"), [
     (lambda folder: shutil.rmtree(folder), "no config.yaml"),
     (lambda folder: shutil.rmtree(folder / "results"), "no results yet"),
-    (lambda folder: (folder / "config.yaml").write_text("registry: [\n"), "cannot read the workspace"),
-    (lambda folder: (folder / "stack.yaml").unlink(), "stack does not exist"),
+    (lambda folder: (folder / "config.yaml").write_text("registry: [\n"), "config.yaml cannot be read"),
+    (lambda folder: (folder / "stack.yaml").unlink(), "the stack stack.yaml is not there"),
     (lambda folder: shutil.rmtree(folder / "sequences"), "sequences"),
 ])
 def test_what_cannot_be_shown_is_said(

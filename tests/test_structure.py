@@ -13,11 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the bottom up: a room may import the rooms of the lines above its own, and itself.
 LAYERS = (
-    {"errors", "atomic", "interrupts", "trace"},
-    {"geometry", "run_lengths"},
+    {"errors", "atomic", "quiet", "interrupts", "profile", "trace", "wheel"},
+    {"geometry", "images", "places", "run_lengths"},
     {"frame", "ops"},
     {"crops", "prediction", "models", "engine"},
-    {"base", "refine", "weights"},
+    {"weights"},
+    {"base", "refine"},
     {"tracker"},
     {"zoo"},
     {"data", "video"},

@@ -122,7 +122,7 @@ def test_track_before_initialize() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "cause"), [({"profile": "vot2019"}, "no profile"), ({"device": "abacus"}, "device 'abacus'")]
+    ("arguments", "cause"), [({"name": "vot2019"}, "no tracker"), ({"device": "abacus"}, "device 'abacus'")]
 )
 def test_wrong_arguments(arguments: dict, cause: str) -> None:
     with pytest.raises(AlphaRefineError, match=cause):
@@ -205,9 +205,9 @@ def test_a_correction_moves_the_target() -> None:
     for tracker in (moved, left):
         tracker.initialize(images[0], BOX)
     moved.correct(0, (5, 90, 30, 24))  # its search region does not reach the target from here
-    assert not same(moved.track(images[1]), left.track(images[1]))
     (place,) = (target.base.place for target in moved._targets)
-    assert place.position[0] > 70
+    assert place.position.tolist() == [102, 20] and place.size.tolist() == [24, 30]
+    assert not same(moved.track(images[1]), left.track(images[1]))
 
 
 def test_masks_that_meet_do_not_overlap() -> None:

@@ -20,7 +20,7 @@ from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
-from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_super_dimp
+from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
 from tracker_ar.commands import train as command
 from tracker_ar.train.base import BaseTask
 from tracker_ar.train.labels import box_proposals, gaussian_labels
@@ -178,4 +178,4 @@ def test_command_trains_and_exports_weights_that_load(
     if name == "lite-refiner":
         load_into(build_mask_refiner(MASK_REFINER_LITE), tmp_path / "lite_mask_refiner.safetensors")
     else:
-        load_into(build_super_dimp(SUPER_DIMP_LITE), tmp_path / "lite_super_dimp.safetensors")
+        load_into(build_dimp(SUPER_DIMP_LITE), tmp_path / "lite_super_dimp.safetensors")

@@ -29,7 +29,7 @@ from tracker_ar.data.training_samples import MixedPairs, MixedSequences, Synthet
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE
-from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_super_dimp
+from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
 from tracker_ar.commands import train as command
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.base import BaseTask
@@ -378,8 +378,8 @@ def test_a_process_alone_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_backbones_start_from_published_weights(tmp_path: Path) -> None:
-    ours = build_super_dimp(SUPER_DIMP_LITE).feature_extractor
-    published = build_super_dimp(SUPER_DIMP_LITE).feature_extractor.state_dict()
+    ours = build_dimp(SUPER_DIMP_LITE).feature_extractor
+    published = build_dimp(SUPER_DIMP_LITE).feature_extractor.state_dict()
     old = {name: value for name, value in published.items() if not name.endswith("num_batches_tracked")}
     torch.save({**old, "fc.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
     load_backbone(ours, tmp_path / "resnet.pth")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -26,11 +28,15 @@ COMMANDS = {
     "train": ("tracker_ar.commands.train", "train the networks"),
     "validate": ("tracker_ar.commands.validate", "run the tracker of lite on held-out clips, to choose its settings by"),
 }
+NEED_THE_TOOLKIT = ("evaluate", "report", "benchmark")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, 1 after an error that was reported, 2 for wrong usage."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _with_negative_boxes(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters that a path has
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="alpharefine", description="Precise masks of a tracked target in real time.")
     parser.add_argument("--version", action="version", version=f"alpharefine {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -38,7 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, summary) in COMMANDS.items():
         subparser = commands.add_parser(name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.")
         if name == asked:  # only the one that runs is imported
-            command = importlib.import_module(module)
+            try:
+                if name in NEED_THE_TOOLKIT:
+                    importlib.import_module("tracker_ar.evaluate.fit_toolkit").require_toolkit()
+                command = importlib.import_module(module)
+            except AlphaRefineError as error:
+                print(f"alpharefine {name}: {error}", file=sys.stderr)
+                return 1
             command.configure(subparser)
     args = parser.parse_args(arguments)
     try:
@@ -57,6 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"alpharefine {args.command}: stopped", file=sys.stderr)
         return 130
+
+
+def _with_negative_boxes(arguments: Sequence[str]) -> list[str]:
+    """`--box -5,10,40,40` as `--box=-5,10,40,40`: argparse takes what begins with a minus for an option."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--box" and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ class RefinerCrop:
     window: Window
     box_in_crop: np.ndarray
 
+    @property
+    def zoom(self) -> tuple[float, float]:
+        """Pixels of the crop per pixel of the image, along x and y."""
+        left, top, right, bottom = self.window
+        return self.pixels.shape[1] / (right - left), self.pixels.shape[0] / (bottom - top)
+
 
 @dataclass(frozen=True)
 class SearchWindow:
@@ -213,6 +219,18 @@ def paste_back(probabilities: np.ndarray, crop: RefinerCrop, image_size: tuple[i
     visible = resized[max(-top, 0):max(image_size[0] - top, 0), max(-left, 0):max(image_size[1] - left, 0)]
     full[max(top, 0):max(top, 0) + visible.shape[0], max(left, 0):max(left, 0) + visible.shape[1]] = visible
     return full
+
+
+def box_to_image(box_in_crop: BoxLike, zoom: tuple[float, float], box: BoxLike, factor: float = 2.0) -> np.ndarray:
+    """A box x, y, w, h in pixels of a refiner's crop as (4,) float64 in pixels of the image; a negative size stays so.
+
+    zoom: of the crop, see `RefinerCrop.zoom`; box, factor: from which it was cut. The corner is reckoned from the box
+    that was given, as the authors do, and not from that of the window, which is rounded: up to half a pixel farther.
+    """
+    x, y, width, height = np.asarray(box_in_crop, dtype=np.float64) / np.tile(zoom, 2)
+    given = np.asarray(box, dtype=np.float64)
+    left, top = given[:2] - (factor - 1) / 2 * given[2:]
+    return np.array([left + x, top + y, width, height])
 
 
 def _pair(value: PairLike) -> np.ndarray:

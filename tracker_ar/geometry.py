@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from tracker_ar.errors import InputError
@@ -40,13 +41,19 @@ def clip_box(box: BoxLike, image_size: tuple[int, int], min_side: float = 10.0) 
 
     Raises InputError for values that are not finite and when no area is left (a negative size).
     """
+    return checked_box(clip_corners(box, image_size, min_side))
+
+
+def clip_corners(box: BoxLike, image_size: tuple[int, int], min_side: float = 10.0) -> np.ndarray:
+    """What `clip_box` does with the corners, whether or not a box comes out: a size that was negative, because the
+    corners are exchanged, may stay so. Raises InputError for values that are not finite."""
     values = _four_finite_values(box)
     near, far = values[:2], values[:2] + values[2:]
     limits = np.array([image_size[1], image_size[0]], dtype=np.float64)
     margins = np.minimum(min_side, limits)
     near = np.clip(near, 0.0, limits - margins)
     far = np.clip(far, margins, limits)
-    return checked_box(np.concatenate([near, far - near]))
+    return np.concatenate([near, far - near])
 
 
 def box_from_mask(mask: np.ndarray) -> np.ndarray:
@@ -62,6 +69,21 @@ def box_from_mask(mask: np.ndarray) -> np.ndarray:
     left, right = columns[[0, -1]]
     top, bottom = rows[[0, -1]]
     return np.array([left, top, right - left + 1, bottom - top + 1], dtype=np.float64)
+
+
+def box_from_largest_part(mask: np.ndarray, more_than: float = 100.0) -> np.ndarray | None:
+    """The box (4,) float64, of whole numbers, of the largest connected part of an H x W mask, or None if that is small.
+
+    Parts touch at sides or corners. Their size is the area of the polygon through the centres of the border pixels:
+    (a - 1) (b - 1) for a full a x b rectangle, nearly nothing for thin lines; holes are not taken off. It must exceed
+    `more_than`. The rule of Alpha-Refine's base version. Raises InputError for a mask that is not two-dimensional.
+    """
+    _check_mask(mask)
+    outlines, _ = cv2.findContours((mask != 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    largest = max(outlines, key=cv2.contourArea, default=None)
+    if largest is None or cv2.contourArea(largest) <= more_than:
+        return None
+    return np.array(cv2.boundingRect(largest), dtype=np.float64)
 
 
 def mask_from_box(box: BoxLike, image_size: tuple[int, int]) -> np.ndarray:

@@ -5,38 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region
-
-Feedback = Literal["base", "refined"]
-Report = Literal["masks", "boxes"]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One complete tracker.
-
-    name: what `build_tracker` takes and what the TraX hello says. base, refiner: settings of their engines, None where
-    those have none. base_name, refiner_name: which they are in the tables of `tracker_ar.zoo`; '' for a base tracker alone.
-    minimum_side: pixels; boxes are clipped to the image with at least this width and height (Alpha-Refine's scripts).
-    confident_score: of the base tracker, from which the refiner's target model may learn. feedback: which box, clipped,
-    goes back to the base tracker after each frame: its own (Alpha-Refine's VOT2020 entry) or the refined one (its
-    scripts for LaSOT, TrackingNet and GOT-10k). report: what the TraX server sends.
-    """
-
-    name: str
-    base: Any
-    refiner: Any
-    base_name: str
-    refiner_name: str = ""
-    minimum_side: float = 10.0
-    confident_score: float = 0.5
-    feedback: Feedback = "base"
-    report: Report = "masks"
 
 
 class State(str, Enum):
@@ -51,7 +25,8 @@ class State(str, Enum):
 class Prediction:
     """The target in one frame.
 
-    box: (4,) float64 x, y, w, h in pixels: the base tracker's box clipped to the image.
+    box: (4,) float64 x, y, w, h in pixels: the box that goes back to the base tracker (`Profile.feedback`): its own, clipped
+    to the image, or the refined one.
     mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
     score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
     probabilities: (H, W) float32, of the target, from which the mask was made; None where there are none.

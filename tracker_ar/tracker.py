@@ -1,8 +1,9 @@
 """AlphaRefine: a base tracker finds the targets, the refiner turns their boxes into masks.
 
-The order of one frame (Alpha-Refine, VOT2020 real-time entry): the base tracker's box is clipped to the image, the
-refiner makes the mask from the clipped box, and the clipped box - not the refined one - goes back into the base
-tracker. A base tracker that is `FedBack` is told both boxes and decides which of them it goes on from.
+The order of one frame: the base tracker's box is clipped to the image, and the refiner makes a mask or a better box from
+it. What goes back to the base tracker is the clipped base box in the VOT2020 real-time entry, and the clipped refined box
+in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`). A base tracker that is `FedBack` is told both boxes and decides
+itself which of them it goes on from.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
-from tracker_ar.prediction import (
-    BaseResult, BaseTracker, FedBack, Prediction, Profile, Refinement, Refiner, State
-)
+from tracker_ar.prediction import BaseResult, BaseTracker, FedBack, Prediction, Refinement, Refiner, State
+from tracker_ar.profile import Profile
 
 CPU = torch.device("cpu")
 Result = TypeVar("Result")
@@ -138,33 +138,48 @@ class AlphaRefineTracker:
         return frame
 
     def _follow(self, frame: Frame) -> list[Prediction]:
-        found = self.base.track(frame, [target.base for target in self._targets])
-        fed_back = isinstance(self.base, FedBack)
-        for target, result in zip(self._targets, found):
-            target.box = clip_box(result.box, frame.size, self.profile.minimum_side)
-            if not fed_back:
-                self.base.correct(target.base, target.box)
-        boxes = [target.box for target in self._targets]
-        if self.refiner is None:
-            if fed_back:
-                return [self._settled(frame, *each, None) for each in zip(self._targets, found)]
-            return [_unrefined(box, result, frame) for box, result in zip(boxes, found)]
+        targets = self._targets
+        found = self.base.track(frame, [target.base for target in targets])
+        boxes = [clip_box(result.box, frame.size, self.profile.minimum_side) for result in found]
         sure = [result.score is None or result.score >= self.profile.confident_score for result in found]
-        refined = self.refiner.refine(frame, [target.refiner for target in self._targets], boxes, sure)
-        if fed_back:
-            return [self._settled(frame, *each) for each in zip(self._targets, found, refined)]
-        return [_prediction(*each) for each in zip(boxes, found, refined)]
+        refined: Sequence[Refinement | None] = [None] * len(targets)
+        if self.refiner is not None:
+            given = boxes
+            if self.profile.feedback == "refined":  # the scripts that feed it back hand the base box over as it is
+                given = [_usable(result.box, box, frame) for result, box in zip(found, boxes)]
+            refined = self.refiner.refine(frame, [target.refiner for target in targets], given, sure)
+        predictions = []
+        for target, result, box, refinement in zip(targets, found, boxes, refined):
+            prediction = self._prediction(frame, result, box, refinement)
+            if isinstance(self.base, FedBack):
+                prediction = self._settled(frame, target, result, refinement, prediction)
+            target.box = clip_box(prediction.box, frame.size, self.profile.minimum_side)
+            if not isinstance(self.base, FedBack):
+                self.base.correct(target.base, target.box)
+            predictions.append(prediction)
+        return predictions
 
-    def _settled(self, frame: Frame, target: _Target, found: BaseResult, refined: Refinement | None) -> Prediction:
+    def _settled(
+        self, frame: Frame, target: _Target, found: BaseResult, refined: Refinement | None, prediction: Prediction
+    ) -> Prediction:
+        """The prediction as the base tracker sees it, which goes on from its own choice of both boxes."""
         assert isinstance(self.base, FedBack)
         verdict = self.base.settle(target.base, found, refined)
-        target.box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
-        prediction = _unrefined(target.box, found, frame)
-        if refined is not None:
-            prediction = _prediction(target.box, found, refined)
+        box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
         if verdict.state is State.LOST:
-            prediction = replace(prediction, mask=np.zeros_like(prediction.mask), probabilities=None)
-        return replace(prediction, state=verdict.state)
+            return Prediction(box, np.zeros_like(prediction.mask), prediction.score, state=State.LOST)
+        return replace(prediction, box=box, state=verdict.state)
+
+    def _prediction(
+        self, frame: Frame, found: BaseResult, box: np.ndarray, refined: Refinement | None
+    ) -> Prediction:
+        if refined is None:
+            return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
+        score = refined.score if found.score is None else found.score
+        if self.profile.feedback == "refined":
+            box = refined.box
+        mask = mask_from_box(box, frame.size) if refined.mask is None else refined.mask
+        return Prediction(box, mask, score, refined.probabilities)
 
     # ---- starting
 
@@ -244,13 +259,10 @@ def are_several(region: Region | list[Region]) -> bool:
     return isinstance(region, (list, tuple)) and (not region or np.ndim(region[0]) > 0)
 
 
-def _prediction(box: np.ndarray, found: BaseResult, refined: Refinement) -> Prediction:
-    assert refined.mask is not None
-    return Prediction(box, refined.mask, refined.score if found.score is None else found.score, refined.probabilities)
-
-
-def _unrefined(box: np.ndarray, found: BaseResult, frame: Frame) -> Prediction:
-    return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
+def _usable(box: np.ndarray, clipped: np.ndarray, frame: Frame) -> np.ndarray:
+    """The box itself, (4,) x, y, w, h, unless it is not finite, without a size or far larger than the frame."""
+    sane = bool(np.isfinite(box).all()) and min(box[2:]) >= 1 and max(box[2:]) <= 2 * max(frame.size)
+    return np.asarray(box, dtype=np.float64) if sane else clipped
 
 
 def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -15,7 +15,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tracker_ar.errors import InputError
-from tracker_ar.prediction import Feedback, Profile, Report
+from tracker_ar.profile import Feedback, Profile, Report
+from tracker_ar.weights.onnx import NANOTRACK, VITTRACK, Model
 from tracker_ar.weights.slots import SLOT, Slot, look_up
 from tracker_ar.weights.store import find_checkpoints, load_into, problem_with
 
@@ -35,7 +36,7 @@ class Part:
     title: as in its paper. engine: import path 'module:class' of the engine, made as `Engine(*runners, settings)`, a
     base tracker with `seed=`; of an engine without weights, as `Engine(*arguments)`. settings: import path
     'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. packages: of which one
-    must be installed. scores: published, alone. minimum_side: of the boxes of a base tracker (see `Profile`). feedback:
+    must be installed. models: ONNX files that users bring. scores: published, alone. minimum_side: of the boxes of a base tracker (see `Profile`). feedback:
     of a refiner, which box its authors gave back to the base tracker.
     """
 
@@ -45,6 +46,7 @@ class Part:
     kinds: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
     scores: str = ""
     minimum_side: float = 10.0
     feedback: Feedback = "base"
@@ -57,11 +59,12 @@ class Part:
     @property
     def needs(self) -> list[str]:
         """The files and packages that it needs."""
-        return [*(slot.file_name for slot in self.slots), *self.packages[:1]]
+        return [*(slot.file_name for slot in self.slots), *(model.published for model in self.models), *self.packages[:1]]
 
     def lacks(self, directory: Folder = None) -> list[str]:
         """Those of `needs` that are not installed, or not as they should be."""
         files = [slot.file_name for slot in self.slots if problem_with(slot, directory)]
+        files += [model.published for model in self.models if not model.candidates(directory)]
         return files if not self.packages or any(map(_is_installed, self.packages)) else [*files, self.packages[0]]
 
 
@@ -74,8 +77,27 @@ BASES: Mapping[str, Part] = {
                       ("lite_super_dimp",)),
     "lite_base": Part("DiMP's classifier on EfficientNet-Lite0", "tracker_ar.base.lite:LiteTracker",
                       "tracker_ar.base.lite:LITE", ("lite_base",), minimum_side=4.0),
+    "dimp50": Part("DiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_50", ("dimp50",),
+                   scores="VOT2018 EAO 0.440, LaSOT 56.9, TrackingNet 74.0, OTB 68.4"),
+    "dimp18": Part("DiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_18", ("dimp18",),
+                   scores="VOT2018 EAO 0.402, LaSOT 53.5, TrackingNet 72.3, OTB 66.0"),
+    "prdimp50": Part("PrDiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_50", ("prdimp50",),
+                     scores="VOT2018 EAO 0.442, LaSOT 59.8, TrackingNet 75.8, OTB 69.6"),
+    "prdimp18": Part("PrDiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_18", ("prdimp18",),
+                     scores="VOT2018 EAO 0.385, LaSOT 56.4, TrackingNet 75.0, OTB 68.0"),
+    "atom": Part("ATOM", "tracker_ar.base.atom:ATOMTracker", "tracker_ar.base.settings:ATOM", ("atom",),
+                 scores="VOT2018 EAO 0.401, LaSOT 51.5, TrackingNet 70.3, OTB 66.3"),
+    "siamrpn++": Part("SiamRPN++", "tracker_ar.base.siam_rpn:SiamRPNTracker", "tracker_ar.base.siam_rpn:SIAM_RPN",
+                      ("siamrpn",), scores="VOT2018 EAO 0.415, TrackingNet 73.3"),
+    "rt-mdnet": Part("RT-MDNet", "tracker_ar.base.rt_mdnet:RTMDNetTracker", "tracker_ar.base.rt_mdnet:RT_MDNET",
+                     ("rtmdnet",), scores="TrackingNet 58.4"),
+    "eco": Part("ECO, deep features", "tracker_ar.base.eco:ECOTracker", "tracker_ar.base.eco:ECO", ("eco",),
+                scores="TrackingNet 61.2"),
     "csrt": Part("CSRT of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("csrt",), packages=_CONTRIB),
     "kcf": Part("KCF of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("kcf",), packages=_CONTRIB),
+    "mil": Part("MIL of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("mil",)),
+    "nanotrack": Part("NanoTrack v2 of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("nanotrack",), models=NANOTRACK),
+    "vittrack": Part("VitTrack of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("vittrack",), models=VITTRACK),
     "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker", minimum_side=1.0),
 }
 REFINERS: Mapping[str, Part] = {
@@ -83,6 +105,12 @@ REFINERS: Mapping[str, Part] = {
                     "tracker_ar.refine.settings:VOT2020", ("mask_refiner_384",)),
     "lite": Part("mask branch, scaled down", "tracker_ar.refine.refiner:SegmentingRefiner",
                  "tracker_ar.refine.settings:LITE", ("lite_mask_refiner",)),
+    "ar34": Part("corner and mask branch, ResNet-34, CVPR 2021", "tracker_ar.refine.box_refiner:BoxRefiner",
+                 "tracker_ar.refine.settings:AR_34", ("ar34",), feedback="refined"),
+    "ar18": Part("corner and mask branch, ResNet-18, CVPR 2021", "tracker_ar.refine.box_refiner:BoxRefiner",
+                 "tracker_ar.refine.settings:AR_18", ("ar18",), feedback="refined"),
+    "ar_base": Part("box, corner and mask branch, selector, 2020", "tracker_ar.refine.box_refiner:selecting_refiner",
+                    "tracker_ar.refine.settings:AR_BASE", ("ar_base", "ar_selector"), feedback="refined"),
 }
 
 # Names of their own: name -> (base tracker, refiner, published scores).
@@ -91,7 +119,17 @@ NAMED: Mapping[str, tuple[str, str, str]] = {
     "lite": ("lite_base", "lite", ""),
 }
 # Scores of other combinations, by name.
-PUBLISHED: Mapping[str, str] = {}
+PUBLISHED: Mapping[str, str] = {
+    "super_dimp+ar34": "LaSOT 65.4",
+    "dimp50+ar34": "LaSOT 60.2",
+    "siamrpn+++ar34": "LaSOT 55.9",
+    "siamrpn+++ar18": "LaSOT 55.0",
+    "dimp50+ar_base": "TrackingNet 77.5",
+    "atom+ar_base": "TrackingNet 75.9",
+    "siamrpn+++ar_base": "TrackingNet 76.2",
+    "eco+ar_base": "TrackingNet 73.2",
+    "rt-mdnet+ar_base": "TrackingNet 73.1",
+}
 # What is taken where no tracker is named: the first whose weights are installed.
 BEST = ("vot2020", "lite")
 # The best that is installed, by a name; the second reports the box around each mask.
@@ -110,7 +148,7 @@ def parts_of(name: str) -> tuple[str, str]:
     """(base tracker, refiner or '') of a tracker's name. Raises InputError, with names that are near, for another."""
     if name in NAMED:
         return NAMED[name][:2]
-    base, plus, refiner = name.partition("+")
+    base, plus, refiner = (name, "", "") if name in BASES else name.rpartition("+")
     if base in BASES and (refiner in REFINERS if plus else True):
         return base, refiner
     known = [*BEST_NAMES, *NAMED, *BASES, *(f"{base}+{refiner}" for base in BASES for refiner in REFINERS)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 
 PREFIX = b"@@TRAX:"
 QUIT, REFUSED = PREFIX + b"quit\n", PREFIX + b"refused\n"  # the second makes libtrax report an error
@@ -99,7 +100,7 @@ def _problem_with_region(region: bytes) -> str:
         return ""
     mask = _MASK.fullmatch(region)
     pixels = int(mask[1]) * int(mask[2]) if mask else 0
-    if not 0 < pixels <= MOST_PIXELS:
+    if mask is None or not 0 < pixels <= MOST_PIXELS:
         return f"an initial mask of impossible size: {_shown(region)}"
     if sum(map(int, mask[3].split(b",")[1:])) > pixels:
         return f"an initial mask with more runs than pixels: {_shown(region)}"
@@ -111,12 +112,20 @@ def _shown(text: bytes) -> str:
     return shown + "..." if len(text) > 60 else shown
 
 
-def pump(source: int, target: int, gate: RequestGate) -> None:
-    """Pass requests from one descriptor to the other until the gate closes; `target` is then closed as well."""
+def pump(source: int, target: int, gate: RequestGate, stopped: int) -> None:
+    """Pass requests from one descriptor to the other until the gate closes; `target` is then closed as well.
+
+    That the other end of `stopped`, a pipe, is closed counts as the end of `source`.
+    """
+    poll = select.poll() if hasattr(select, "poll") else None  # Windows has none for pipes
+    if poll is not None:
+        poll.register(source, select.POLLIN)
+        poll.register(stopped, 0)
     try:
         while not gate.closed:
             try:
-                chunk = os.read(source, _CHUNK)
+                ended = poll is not None and any(descriptor == stopped for descriptor, _ in poll.poll())
+                chunk = b"" if ended else os.read(source, _CHUNK)
             except OSError:
                 chunk = b""
             lines = gate.feed(chunk)

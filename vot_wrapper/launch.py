@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from typing import TYPE_CHECKING, Callable, NoReturn
+from typing import TYPE_CHECKING, Callable
 
 from vot_wrapper.protocol import ProtocolChannel
 
@@ -21,12 +19,7 @@ def launch(make_tracker: Callable[[], Tracker], report: Report | None = None) ->
     for what the tracker's profile says.
     Returns the exit status: 0, or 1 when the tracker could not be built or failed.
     """
-    signal.signal(signal.SIGTERM, _leave)
     with ProtocolChannel() as channel:
         from vot_wrapper.server import serve
 
         return serve(make_tracker, channel, report)
-
-
-def _leave(signal_number: int, frame: object) -> NoReturn:
-    sys.exit(0)

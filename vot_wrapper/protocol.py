@@ -6,6 +6,7 @@ Standard library only: this must run before anything that might print is importe
 from __future__ import annotations
 
 import faulthandler
+import io
 import os
 import select
 import signal
@@ -33,8 +34,10 @@ class ProtocolChannel:
       tracker as one stream. An unfinished line in front of a protocol message would hide that message, and
       any byte above 127 is the end of the stream to libtrax;
     - descriptor 0 is empty, so that nothing can read a request away;
-    - the process ends a few seconds after SIGTERM, or after the client has gone, whatever it is doing: libtrax
-      goes on reading and writing in native code, where neither an exception nor a closed pipe stops it.
+    - SIGTERM and SIGINT end the requests, as if the client had quit. Nothing is raised: a finaliser that runs just
+      then would swallow it;
+    - the process ends a few seconds after that, or after the client has gone, whatever it is doing: libtrax goes
+      on reading and writing in native code, where neither an exception nor a closed pipe stops it.
 
     ``gate.refusal`` says why a request of the client was refused.
     ``lock`` must be held while a protocol message is being sent: it keeps log lines out of the middle of one.
@@ -50,9 +53,11 @@ class ProtocolChannel:
         self._protocol = (os.dup(0), os.dup(1))
         self._log = os.dup(2)
         requests, passed = os.pipe()
+        stopped, stop = os.pipe()
         os.environ["TRAX_IN"] = _descriptor_name(requests)
         os.environ["TRAX_OUT"] = _descriptor_name(self._protocol[1])
-        threading.Thread(target=pump, args=(self._protocol[0], passed, self.gate), name="requests",
+        self._watch_for_the_end(stop)
+        threading.Thread(target=pump, args=(self._protocol[0], passed, self.gate, stopped), name="requests",
                          daemon=True).start()
 
         empty = os.open(os.devnull, os.O_RDONLY)
@@ -62,12 +67,12 @@ class ProtocolChannel:
         os.dup2(pipe_in, 1)
         os.dup2(pipe_in, 2)
         os.close(pipe_in)
-        sys.stdout.reconfigure(line_buffering=True)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
         # A crash in native code cannot wait for the forwarding thread.
         faulthandler.enable(file=self._log)
         self._forwarder = threading.Thread(target=self._forward_lines, name="log-lines", daemon=True)
         self._forwarder.start()
-        self._watch_for_the_end()
         return self
 
     def __exit__(
@@ -85,13 +90,16 @@ class ProtocolChannel:
         os.dup2(self._log, 2)
         self._forwarder.join(_LAST_LINES_TIMEOUT)
 
-    def _watch_for_the_end(self) -> None:
+    def _watch_for_the_end(self, stop: int) -> None:
         if not hasattr(select, "poll") or threading.current_thread() is not threading.main_thread():
             return  # Windows, which has no SIGTERM either
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        threading.Thread(target=_end_with, args=(self._protocol[1], signals), name="end", daemon=True).start()
+        threading.Thread(target=_end_with, args=(self._protocol[1], signals, stop), name="end", daemon=True).start()
+        for number in (signal.SIGTERM, signal.SIGINT):  # only signals with a handler wake anybody
+            signal.signal(number, _leave_to_the_thread)
+            signal.siginterrupt(number, False)  # libtrax takes an interrupted read for a broken request
 
     def _forward_lines(self) -> None:
         unfinished = b""
@@ -112,8 +120,13 @@ class ProtocolChannel:
                 pass
 
 
-def _end_with(client: int, signals: int) -> None:
-    """End the process some seconds after nobody reads from `client` any more, or a signal asked for it."""
+def _leave_to_the_thread(number: int, frame: object) -> None:
+    pass
+
+
+def _end_with(client: int, signals: int, stop: int) -> None:
+    """Close `stop`, and end the process some seconds later, when nobody reads from `client` any more or a signal asks.
+    """
     poll = select.poll()
     poll.register(client, 0)  # what is always reported: a hang-up, no reader
     poll.register(signals, select.POLLIN)
@@ -121,6 +134,7 @@ def _end_with(client: int, signals: int) -> None:
     while not ending:
         for descriptor, _ in poll.poll():
             ending |= descriptor == client or bool({signal.SIGTERM, signal.SIGINT} & {*os.read(signals, 64)})
+    os.close(stop)
     time.sleep(_GRACE)
     os._exit(0)
 

@@ -7,17 +7,16 @@ later frame join the others. The toolkit treats a session with one object as tha
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from dataclasses import replace
 from typing import Callable, Literal
 
-import cv2
 import numpy as np
 import trax
 
-from tracker_ar.errors import InputError
+from tracker_ar.errors import DataError, InputError
+from tracker_ar.images import read_image
 from tracker_ar.prediction import Prediction, Tracker
 from tracker_ar.tracker import without_overlap
 from vot_wrapper.protocol import ProtocolChannel
@@ -110,13 +109,13 @@ class Session:
         return [self._encode(prediction) for prediction in self._predictions]
 
     def _initialize(self, path: str, regions: list[trax.Region]) -> list[Prediction]:
-        image = read_image(path)
+        image = read_frame(path)
         self._image_size = image.shape[:2]
         return self.tracker.initialize(image, self._decode(regions))
 
     def _track(self, path: str, new: list[trax.Region]) -> list[Prediction]:
         try:
-            image = read_image(path)
+            image = read_frame(path)
             self._image_size = image.shape[:2]
             predictions = self.tracker.track(image)
             if not new:
@@ -138,21 +137,12 @@ class Session:
         return encode_mask(prediction.mask, self._image_size), properties
 
 
-def read_image(path: str) -> np.ndarray:
-    """An image file as RGB uint8 (H, W, 3); grey ones are spread over three channels.
-
-    Raises InputError when the file is missing or cannot be decoded.
-    """
+def read_frame(path: str) -> np.ndarray:
+    """As `images.read_image`, but a file that cannot be used is an InputError."""
     try:
-        if not os.path.isfile(path):  # a device or a pipe might never end
-            raise OSError(path)
-        # Not cv2.imread, which cannot open non-ASCII paths on Windows.
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        image = None
-    if image is None:
-        raise InputError(f"cannot read the image {path}: the file is missing, damaged or not an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return read_image(path)
+    except DataError as error:
+        raise InputError(f"cannot read the image {error}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Stands in for the tracker: served by the real server, a box that never moves, with a choice of bad manners.
 
-The environment variable DOUBLE chooses: quiet, noisy, slow, crashing, killed or unbuildable.
+The environment variable DOUBLE chooses: quiet, noisy, slow, finalising, crashing, killed or unbuildable.
 """
 
 from __future__ import annotations
@@ -30,6 +30,16 @@ def make_noise() -> None:
     os.write(1, b"native unfinished")
     os.write(2, b"native unfinished on stderr")
     subprocess.run([sys.executable, "-c", "import sys; sys.stdout.write('child unfinished')"], check=True)
+
+
+class SlowToGo:
+    """Spends its time in a finaliser, where Python swallows exceptions."""
+
+    def __del__(self) -> None:
+        print("tracking now", flush=True)
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            pass
 
 
 class Double:
@@ -63,6 +73,8 @@ class Double:
         self.frame += 1
         if BEHAVIOUR == "noisy" and self.frame < 3:
             make_noise()
+        if BEHAVIOUR == "finalising":
+            SlowToGo()
         if BEHAVIOUR == "slow":
             print("tracking now", flush=True)
             time.sleep(60)

@@ -9,7 +9,7 @@ from recipe import MASK_REFINER, SUPER_DIMP
 from recorded import Reference, load_recipe
 
 from tracker_ar.models.alpha_refine import MaskRefiner, build_mask_refiner
-from tracker_ar.models.dimp import SuperDiMP, build_super_dimp
+from tracker_ar.models.dimp import DiMP, build_dimp
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ def reference() -> Callable[[str], Reference]:
 
 
 @pytest.fixture(scope="session")
-def super_dimp() -> SuperDiMP:
-    return load_recipe(build_super_dimp(), SUPER_DIMP)
+def super_dimp() -> DiMP:
+    return load_recipe(build_dimp(), SUPER_DIMP)
 
 
 @pytest.fixture(scope="session")

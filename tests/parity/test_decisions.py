@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from tracker_ar.crops import SearchRegion
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.dimp import DiMPTracker, Place
+from tracker_ar.base.dimp import DiMPTracker
+from tracker_ar.base.overlap import Place
 from tracker_ar.base.settings import BaseSettings, LocalizationSettings, MemorySettings
 
 DATA = Path(__file__).parent / "data"
@@ -71,7 +73,7 @@ def test_centre_and_place_of_the_search_region() -> None:
     )
     np.testing.assert_array_equal(TRACKER._search_center(target).numpy(), np.float32(expected))
     (corners,), ((center,), (zoom,)) = HELPERS["get_sample_location"]
-    place = TRACKER._geometry(torch.tensor(corners), features)
+    place = TRACKER._geometry(SearchRegion(features, torch.tensor(corners)), target, features)
     np.testing.assert_array_equal(place.position.numpy(), np.float32(center))
     assert place.scale.item() == np.float32(zoom)
 
@@ -83,6 +85,6 @@ def test_memory_weights_over_eighty_frames() -> None:
         slot = memory.add(torch.full((1, 1, 1, 1), float(frame)), torch.full((4,), float(frame)), float(rate))
         assert slot == reference["replace_ind"][frame]
         np.testing.assert_array_equal(memory.weights.numpy(), reference["weights"][frame])
-        assert memory.features[slot].item() == frame and memory.boxes[slot, 0].item() == frame
+        assert memory.features[slot].item() == frame and memory.targets[slot, 0].item() == frame
     assert memory.count == 50
     assert memory.active_weights[:15].sum() >= 0.25 - 1e-6

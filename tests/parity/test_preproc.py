@@ -79,7 +79,7 @@ def test_first_frame_samples() -> None:
         assert count == len(draws)
         return draws
 
-    patches, shifts = augment_first_frame(synth.frame(0), position, scale, 352, AugmentationSettings(), draw)
+    patches, shifts = augment_first_frame(synth.frame(0), position.round(), scale, 352, AugmentationSettings(), draw)
     assert patches.shape == (13, 3, 352, 352) and patches.dtype == torch.float32
     assert shifts.tolist() == recorded["init.shifts"].tolist()
     flat = patches.reshape(13, -1).numpy()

@@ -17,12 +17,13 @@ import torch
 import synth
 from recipe import MASK_REFINER, SUPER_DIMP
 from recorded import load_recipe
-from tracker_ar.base import dimp
-from tracker_ar.base.dimp import DiMPTracker, Place
+from tracker_ar.base import overlap
+from tracker_ar.base.dimp import DiMPTracker
+from tracker_ar.base.overlap import Place
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import build_mask_refiner
-from tracker_ar.models.dimp import build_super_dimp
+from tracker_ar.models.dimp import build_dimp
 from tracker_ar import zoo
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as mask_refiner
@@ -98,13 +99,13 @@ def run() -> dict[str, list]:
         "modulation", "scores", "flag", "box", "filter", "mask", "weights", "crop", "ascent", "refined", "state",
         "memory", "refined state", "backbone", "features", "initial filter", "refiner crop", "kernel", "probabilities",
     )}
-    base = DiMPTracker(Runner(load_recipe(build_super_dimp(), SUPER_DIMP), device), VOT2020.base)
+    base = DiMPTracker(Runner(load_recipe(build_dimp(), SUPER_DIMP), device), VOT2020.base)
     refiner = RecordedBoxes(Runner(load_recipe(build_mask_refiner(), MASK_REFINER), device), VOT2020.refiner)
     tracker = AlphaRefineTracker(base, refiner, VOT2020)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dimp, "RandomSource", RecordedDraws)
-        patch.setattr(dimp, "sample_patch", noting(dimp.sample_patch, notes["crop"]))
-        patch.setattr(dimp, "ascend", noting(dimp.ascend, notes["ascent"]))
+        patch.setattr(overlap, "RandomSource", RecordedDraws)
+        patch.setattr(overlap, "sample_patch", noting(overlap.sample_patch, notes["crop"]))
+        patch.setattr(overlap, "ascend", noting(overlap.ascend, notes["ascent"]))
         patch.setattr(mask_refiner, "refiner_crop", noting(mask_refiner.refiner_crop, notes["refiner crop"]))
         patch.setattr(mask_refiner, "paste_back", noting(mask_refiner.paste_back, notes["probabilities"]))
         network, neck = base.runner.network, refiner.runner.network.neck
@@ -116,7 +117,7 @@ def run() -> dict[str, list]:
         refiner.refine = noting(refiner.refine, notes["refined"])
         tracker.initialize(synth.frame(0), synth.mask(0))
         target = tracker._targets[0].base
-        notes["start"] = [target.place, target.filter, target.memory.boxes.clone()]
+        notes["start"] = [target.place, target.filter, target.memory.targets.clone()]
         assert target.base_size.tolist() == REFERENCE["init.base_target_sz"].tolist()
         target.memory.add = noting(target.memory.add, notes["memory"])
         correct = base.correct

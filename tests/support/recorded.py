@@ -17,8 +17,13 @@ DATA = Path(__file__).parents[1] / "parity" / "data"
 MARGIN = 10.0
 
 
+def find(name: str) -> Path:
+    """A file of the challenge entry, or of the other systems."""
+    return DATA / name if (DATA / name).exists() else DATA / "family" / name
+
+
 def read_json(name: str) -> Any:
-    return json.loads((DATA / name).read_text())
+    return json.loads(find(name).read_text())
 
 
 def key_shapes(net: str) -> dict[str, tuple[int, ...]]:
@@ -37,8 +42,11 @@ class Reference:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.arrays = np.load(DATA / f"{name}.npz")
-        self.rounding = read_json("fp32_vs_fp64.json")
+        path = find(f"{name}.npz")
+        self.arrays = np.load(path)
+        self.rounding = json.loads((path.parent / "fp32_vs_fp64.json").read_text())
+        if name in self.rounding:
+            self.rounding = {f"{name}/{key}": row for key, row in self.rounding[name].items()}
 
     def __getitem__(self, key: str) -> Tensor:
         return torch.from_numpy(self.arrays[key])

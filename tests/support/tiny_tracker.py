@@ -11,7 +11,7 @@ import torch
 from tracker_ar.base.dimp import DiMPTracker
 from tracker_ar.engine.runner import Runner
 from tracker_ar.models.alpha_refine import build_mask_refiner
-from tracker_ar.models.dimp import build_super_dimp
+from tracker_ar.models.dimp import build_dimp
 from tracker_ar.prediction import Prediction
 from tracker_ar import zoo
 from tracker_ar.refine.refiner import SegmentingRefiner
@@ -47,12 +47,12 @@ def video(frames: int = 4) -> list[np.ndarray]:
 def _weights() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return build_super_dimp(LITE.base.network).state_dict(), build_mask_refiner(LITE.refiner.network).state_dict()
+        return build_dimp(LITE.base.network).state_dict(), build_mask_refiner(LITE.refiner.network).state_dict()
 
 
 def make_tracker(seed: int = 0, device: torch.device = CPU) -> AlphaRefineTracker:
     """Every call gives the same weights in networks of its own."""
-    networks = build_super_dimp(LITE.base.network), build_mask_refiner(LITE.refiner.network)
+    networks = build_dimp(LITE.base.network), build_mask_refiner(LITE.refiner.network)
     for network, weights in zip(networks, _weights()):
         network.load_state_dict(weights)
     base, refiner = (Runner(network, device) for network in networks)

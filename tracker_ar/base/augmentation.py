@@ -7,7 +7,7 @@ show the scene around the target and not repeated border pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from tracker_ar.crops import sample_patch, to_tensor
 from tracker_ar.base.settings import AugmentationSettings
+from tracker_ar.crops import sample_patch, to_tensor
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,7 +33,7 @@ def augment_first_frame(
 
     The order is: plain, the relative shifts, one mirrored left-right, the blurs, the rotations.
 
-    image: uint8 H x W x 3. position: (2,) float32, the target's centre (y, x); it is rounded to whole pixels.
+    image: uint8 H x W x 3. position: (2,) float32, the target's centre (y, x); it is truncated to whole pixels.
     scale: image pixels per sample pixel. sample_size: S.
     draw: called once with the number of random shifts n; returns (n, 2) float32 uniform in [0, 1), (y, x) for
         the mirrored, each blurred and each rotated sample in this order.
@@ -44,7 +44,7 @@ def augment_first_frame(
     # Both sides are even or both odd, so that the sample lies exactly in the middle.
     expanded_size += (expanded_size - sample_size) % 2
     extent = np.float32(scale) * np.float32(expanded_size)
-    region = sample_patch(image, position.round(), extent, expanded_size).patch
+    region = sample_patch(image, position, extent, expanded_size).patch
 
     moving = _moving_transforms(settings)
     fixed = torch.tensor([(0.0, 0.0), *settings.relative_shifts]) * sample_size / 2
@@ -56,6 +56,20 @@ def augment_first_frame(
         for transform, shift in zip(transforms, shifts.tolist(), strict=True)
     ]
     return torch.cat(patches), shifts
+
+
+def augmented_inside(
+    patch: torch.Tensor, shifts: Sequence[tuple[int, int]], rotations: Sequence[float],
+    blur_sigmas: Sequence[tuple[float, float]],
+) -> torch.Tensor:
+    """A sample (1, 3, S, S) and its augmentations without anything of the scene around it, (N, 3, S, S).
+
+    The order is: plain, shifted by (y, x) pixels, mirrored left-right, rotated by degrees, blurred.
+    """
+    return torch.cat([
+        patch, *(_shifted_centre(patch, patch.shape[-1], list(shift)) for shift in shifts), _flip(patch),
+        *(_rotate(patch, degrees) for degrees in rotations), *(_blur(patch, sigmas) for sigmas in blur_sigmas),
+    ])
 
 
 def _moving_transforms(settings: AugmentationSettings) -> list[Transform]:

@@ -1,7 +1,7 @@
 """Refining the target's box by gradient ascent on the predicted IoU (ATOM, section 3.2).
 
-The ascent runs in the relative box space of PrDiMP: centre over a reference size, and the logarithm of the size.
-Boxes are x, y, w, h in pixels of the search region.
+The ascent of ATOM and DiMP runs in pixels, with steps in proportion to each box's own size; PrDiMP's in relative box
+space: centre over a reference size, and the logarithm of the size. Boxes are x, y, w, h in pixels of the search region.
 """
 
 from __future__ import annotations
@@ -32,9 +32,24 @@ def ascend(
     predict maps boxes (n, 4) to their IoU (n,) and its gradient for the boxes (n, 4). Returns the boxes after the last
     step, (n, 4), and the IoU predicted before it, (n,), as the reference does.
     """
+    climb = _ascend_in_pixels if settings.space == "pixels" else _ascend_relatively
+    return climb(predict, boxes.clone(), settings)
+
+
+def _ascend_in_pixels(
+    predict: Callable[[Tensor], tuple[Tensor, Tensor]], boxes: Tensor, settings: BoxRefinementSettings
+) -> tuple[Tensor, Tensor]:
+    for _ in range(settings.iterations):
+        iou, gradient = predict(boxes)
+        boxes += settings.step_length * gradient * boxes[:, 2:].repeat(1, 2)
+    return boxes, iou
+
+
+def _ascend_relatively(
+    predict: Callable[[Tensor], tuple[Tensor, Tensor]], boxes: Tensor, settings: BoxRefinementSettings
+) -> tuple[Tensor, Tensor]:
     # In pixels: a step along a relative centre, over the reference size, is one of its square along the centre.
     pixels = settings.step_length * boxes[:1, 2:].square()
-    boxes = boxes.clone()
     corners, sizes = boxes[:, :2], boxes[:, 2:]
     centers, log_sizes = corners + 0.5 * sizes, sizes.log()
     for _ in range(settings.iterations):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tracker_ar.base.augmentation import augment_first_frame
-from tracker_ar.base.dimp import RandomSource
+from tracker_ar.base.overlap import RandomSource
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
 from tracker_ar.base.searching import SearchSettings, next_search

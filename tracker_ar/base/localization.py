@@ -33,11 +33,13 @@ class SearchGeometry:
     position: centre of the search region, (y, x) float32, image pixels.
     scale: image pixels per pixel of the network's input, float32 scalar tensor.
     cell: pixels of the network's input per cell of the score map, (2,) float32.
+    center: (row, column) of the score map that lies at `position`; None: its middle.
     """
 
     position: Tensor
     scale: Tensor
     cell: Tensor
+    center: Tensor | None = None
 
 
 def peak(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,10 +63,15 @@ def localize(
     in image pixels, and the decision.
     """
     height, width = scores.shape
-    center = (torch.tensor([height, width], dtype=torch.float32) - 1) / 2
+    center = search.center
+    if center is None:
+        center = (torch.tensor([height, width], dtype=torch.float32) - 1) / 2
     step = search.cell * search.scale
 
-    first_score, first_peak = peak(scores)
+    windowed = scores * _window(scores.shape, center) if settings.window != "none" else scores
+    if settings.window == "both peaks":
+        scores = windowed
+    first_score, first_peak = peak(windowed)
     first_offset = first_peak - center
     first_translation = first_offset * step
     if first_score.item() < settings.not_found_threshold:
@@ -97,6 +104,15 @@ def keep_inside(position: Tensor, target_size: Tensor, image_size: Tensor, insid
     """Move a centre (y, x) so that `inside_ratio` of the target stays within the image; all float32, pixels."""
     offset = (inside_ratio - 0.5) * target_size
     return torch.max(torch.min(position, image_size - offset), offset)
+
+
+def _window(shape: torch.Size, center: Tensor) -> Tensor:
+    """A Hann window of the map's shape around its centre, which no cell reaches the zeros of."""
+    rows, columns = (
+        0.5 + 0.5 * torch.cos(torch.pi * (torch.arange(side, dtype=torch.float32) - middle) / (middle + 1))
+        for side, middle in zip(shape, center)
+    )
+    return rows[:, None] * columns
 
 
 def _without_neighborhood(scores: Tensor, peak_at: Tensor, around: Tensor) -> Tensor:

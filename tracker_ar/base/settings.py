@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig
+from tracker_ar.models import dimp as networks
+from tracker_ar.models.factorized_filter import FactorizedFilterSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,12 @@ class MemorySettings:
 
 @dataclass(frozen=True)
 class LocalizationSettings:
-    """Decisions on the score map ('advanced localisation' of ATOM and DiMP)."""
+    """Decisions on the score map ('advanced localisation' of ATOM and DiMP).
+
+    softmax: whether the score map becomes a density first, as PrDiMP's.
+    window: whether a Hann window weighs the scores, and before which peaks are sought: both, or only the first one, so
+        that look-alikes far away are learned from all the same.
+    """
 
     not_found_threshold: float = 0.25
     distractor_threshold: float = 0.8  # second peak / first peak from which it counts as a distractor
@@ -44,12 +51,18 @@ class LocalizationSettings:
     neighborhood_scale: float = 2.2  # target sizes that are masked out before the second peak is sought
     displacement_scale: float = 0.8
     inside_ratio: float = 0.2  # share of the target that must stay within the image
+    softmax: bool = False
+    window: Literal["none", "first peak", "both peaks"] = "none"
 
 
 @dataclass(frozen=True)
 class BoxRefinementSettings:
-    """Ascent on the predicted IoU (ATOM, section 3.2, in the relative box space of PrDiMP)."""
+    """Ascent on the predicted IoU (ATOM, section 3.2).
 
+    space: "pixels", as ATOM and DiMP climb, or the relative box space of PrDiMP.
+    """
+
+    space: Literal["pixels", "relative"] = "relative"
     random_boxes: int = 9
     jitter_position: float = 0.1
     jitter_size: float = 0.5
@@ -60,10 +73,9 @@ class BoxRefinementSettings:
 
 
 @dataclass(frozen=True)
-class BaseSettings:
-    """Everything the base tracker needs besides its weights."""
+class OverlapSettings:
+    """What ATOM and DiMP need besides network and weights."""
 
-    network: SuperDiMPConfig = SUPER_DIMP_50
     input_size: int = 352  # side of the search region as the network sees it, pixels
     search_area_scale: float = 6.0  # side of the search region / sqrt(target area)
     border_mode: str = "inside_major"
@@ -74,11 +86,90 @@ class BaseSettings:
     box_refinement: BoxRefinementSettings = field(default_factory=BoxRefinementSettings)
 
 
+@dataclass(frozen=True)
+class BaseSettings(OverlapSettings):
+    """Everything DiMP, PrDiMP or SuperDiMP needs besides its weights."""
+
+    network: networks.DiMPConfig = networks.SUPER_DIMP_50
+
+
+@dataclass(frozen=True)
+class ATOMSettings(OverlapSettings):
+    """Everything ATOM needs besides its weights. The iterations of `memory` are those of conjugate gradient."""
+
+    filter: FactorizedFilterSettings = field(default_factory=FactorizedFilterSettings)
+    label_sigma: float = 1 / 4  # of the target's side
+
+
+_PIXELS = BoxRefinementSettings(space="pixels", iterations=5, step_length=1.0)
+# Of ATOM and of the VOT variants of DiMP.
+_MANY = AugmentationSettings(
+    blur_sigmas=((2, 0.2), (0.2, 2), (3, 1), (1, 3), (2, 2)),
+    rotations=(5, -5, 10, -10, 20, -20, 30, -30, 45, -45, -60, 60),
+    dropout_samples=7,
+)
+
 SUPER_DIMP = BaseSettings()
 
 LITE = BaseSettings(
-    network=SUPER_DIMP_LITE,
+    network=networks.SUPER_DIMP_LITE,
     # Trained at 256 and 5.0: the target is as large in the smaller region, and a frame takes 5 % less.
     input_size=224,
     search_area_scale=4.375,
+)
+
+# pytracking, `parameter/dimp/dimp50.py`, `dimp18.py`.
+DIMP_50 = BaseSettings(
+    network=networks.DIMP_50, input_size=18 * 16, search_area_scale=5.0, border_mode="replicate",
+    box_refinement=_PIXELS,
+)
+DIMP_18 = replace(DIMP_50, network=networks.DIMP_18)
+# pytracking, `parameter/dimp/prdimp50.py`, `prdimp18.py`.
+PRDIMP_50 = BaseSettings(
+    network=networks.PRDIMP_50, localization=LocalizationSettings(not_found_threshold=0.04, softmax=True),
+)
+PRDIMP_18 = replace(
+    PRDIMP_50, network=networks.PRDIMP_18, input_size=18 * 16, search_area_scale=5.0, border_mode="replicate"
+)
+
+_DIMP_VOT = LocalizationSettings(
+    not_found_threshold=0.0, distractor_threshold=100, hard_negative_threshold=0.45, displacement_scale=0.7,
+    window="first peak",
+)
+# pytracking, `parameter/dimp/dimp50_vot18.py`, `dimp18_vot18.py`.
+DIMP_50_VOT18 = replace(
+    DIMP_50, input_size=14 * 16, search_area_scale=4.0, augmentation=_MANY, localization=_DIMP_VOT,
+    memory=MemorySettings(
+        capacity=250, learning_rate=0.0075, initial_samples_minimum_weight=0.0, update_interval=10,
+        initial_iterations=25, update_iterations=3, hard_negative_iterations=3,
+    ),
+)
+DIMP_18_VOT18 = replace(DIMP_50_VOT18, network=networks.DIMP_18)
+# pytracking, `parameter/dimp/dimp50_vot19.py`.
+DIMP_50_VOT19 = replace(
+    DIMP_50, input_size=16 * 16, search_area_scale=4.5, localization=_DIMP_VOT,
+    augmentation=AugmentationSettings(
+        expansion_factor=1.4, relative_shifts=((0.6, 0.6), (-0.6, -0.6)), blur_sigmas=((2, 0.2), (1, 3)),
+        rotations=(-5, 10, -30, 60), dropout_samples=3,
+    ),
+    memory=MemorySettings(
+        capacity=100, learning_rate=0.0075, initial_samples_minimum_weight=0.0, update_interval=10,
+        initial_iterations=15, update_iterations=2, hard_negative_iterations=2,
+    ),
+    box_refinement=replace(_PIXELS, iterations=3),
+)
+
+# pytracking, `parameter/atom/default.py`.
+ATOM = ATOMSettings(
+    input_size=18 * 16, search_area_scale=5.0, border_mode="replicate", augmentation=_MANY, box_refinement=_PIXELS,
+    memory=MemorySettings(capacity=250, update_interval=10, update_iterations=5, hard_negative_iterations=5),
+)
+# pytracking, `parameter/atom/default_vot.py`.
+ATOM_VOT = replace(
+    ATOM, input_size=14 * 16, search_area_scale=4.0,
+    memory=replace(ATOM.memory, learning_rate=0.0075, initial_samples_minimum_weight=0.0),
+    localization=LocalizationSettings(
+        not_found_threshold=-1.0, distractor_threshold=100, hard_negative_threshold=0.3, displacement_scale=0.7,
+        window="both peaks",
+    ),
 )

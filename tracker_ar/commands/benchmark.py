@@ -27,6 +27,7 @@ from tracker_ar.evaluate.scores import (
     find_sequences,
     measure,
 )
+from tracker_ar.interrupts import interruptible
 from tracker_ar.report.tables import format_tables, write_numbers, write_plots
 from tracker_ar.speed import measure as speed
 from tracker_ar.speed.start import Start, use_threads
@@ -108,12 +109,18 @@ def _measure_all(
     settings: dict[str, Any],
 ) -> None:
     """Extend `scores` sequence by sequence, all trackers at once, so that they always cover the same ones."""
-    with tqdm(total=len(trackers) * sum(info.length for info in infos), unit=" frames") as progress:
+    frames = len(trackers) * sum(info.length for info in infos)
+    with interruptible() as interruption, tqdm(total=frames, unit=" frames") as progress:
+
+        def one_frame() -> None:
+            interruption.check()
+            progress.update()
+
         for done, info in enumerate(infos, 1):
             of_sequence = []
             for name, tracker in trackers.items():
                 progress.set_description(f"{info.path.name}, {name}")
-                of_sequence.append(measure(name, tracker, info, progress.update))
+                of_sequence.append(measure(name, tracker, info, one_frame))
             scores.extend(of_sequence)
             write_numbers(out, scores, {**settings, "complete": done == len(infos)})
 

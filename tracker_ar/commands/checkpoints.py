@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tracker_ar.weights.header import read_header
 from tracker_ar.weights.slots import SLOTS, Slot, where_to_get
+from tracker_ar.places import checkpoint_file
 from tracker_ar.weights.store import checkpoint_dir, install, problem_with
 from tracker_ar.zoo import BEST, REFINERS, best_installed, lacks, names, slots_of
 
@@ -33,12 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    folder = checkpoint_dir()
-    print(f"Checkpoints in {folder}")
-    problems = {slot: problem_with(slot, folder) for slot in SLOTS}
+    print(f"Checkpoints in {checkpoint_dir()}")
+    problems = {slot: problem_with(slot) for slot in SLOTS}
     for slot, problem in problems.items():
-        print(f"  {slot.file_name:30}{problem or 'is there' + _origin(folder / slot.file_name)}")
-    print(f"\nThe tracker AlphaRefine runs {best_installed(folder)}; all trackers: alpharefine trackers")
+        print(f"  {slot.file_name:30}{problem or 'is there' + _origin(checkpoint_file(slot.file_name))}")
+    print(f"\nThe tracker AlphaRefine runs {best_installed()}; all trackers: alpharefine trackers")
     if missing := [slot for slot, problem in problems.items() if problem]:
         print(f"\n{where_to_get(missing)}")
     return 0
@@ -58,22 +58,22 @@ def _install(paths: list[Path], force: bool) -> int:
         print(f"{item.source}: {item.slot.published}, every key and shape fits; "
               f"{'was installed before as' if item.already else 'installed as'} {item.path}")
     for item in done:
-        _say_what_it_is_for(item.slot, folder)
-    print(f"AlphaRefine now runs {best_installed(folder)}.")
+        _say_what_it_is_for(item.slot)
+    print(f"AlphaRefine now runs {best_installed()}.")
     return 0
 
 
-def _say_what_it_is_for(slot: Slot, folder: Path) -> None:
+def _say_what_it_is_for(slot: Slot) -> None:
     """The trackers that need a file: those that can run now, and what the others lack."""
     users = [name for name in names() if slot in slots_of(name)]
     refiners = [name for name, part in REFINERS.items() if slot in part.slots]
-    ready = [name for name in users if not lacks(name, folder)]
-    ready += [f"BASE+{name} with any base tracker" for name in refiners if not REFINERS[name].lacks(folder)]
+    ready = [name for name in users if not lacks(name)]
+    ready += [f"BASE+{name} with any base tracker" for name in refiners if not REFINERS[name].lacks()]
     if ready:
         print(f"{slot.kind} unlocks {', '.join(ready)}.")
     for name in users:
-        if lacks(name, folder):
-            missing = [each for each in slots_of(name) if problem_with(each, folder)]
+        if lacks(name):
+            missing = [each for each in slots_of(name) if problem_with(each)]
             print(f"For {name} there is still to be installed:\n{where_to_get(missing)}")
     if not users and not refiners:
         print(f"No tracker of this version uses {slot.kind} yet.")

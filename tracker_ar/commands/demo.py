@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tracker_ar.commands.options import DEVICE_HELP, TRACKER, TRACKER_HELP
 from tracker_ar.errors import InputError
+from tracker_ar.interrupts import Interruption, interruptible
+from tracker_ar.places import how_to_install
 
 DEFAULT_PORT = 8020
 NEEDED = ("starlette", "uvicorn")
@@ -44,19 +46,20 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"The page needs {' and '.join(missing)}, which are not installed: "
-                         "pip install -c constraints.txt -e '.[demo]' in the project's folder adds them.")
+                         f"{how_to_install('demo')} adds them.")
     if min(args.max_upload, args.max_frames) < 1:
         raise InputError("--max-upload and --max-frames must be at least 1.")
     if not 0 <= args.port < 2**16:
         raise InputError(f"--port {args.port} cannot be: ports go up to {2**16 - 1}, and 0 takes a free one.")
     listening = _listen(args.host, args.port)
     try:
-        return _serve(args, listening)
+        with interruptible() as interruption:
+            return _serve(args, listening, interruption)
     finally:
         listening.close()
 
 
-def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
+def _serve(args: argparse.Namespace, listening: socket.socket, interruption: Interruption) -> int:
     for name, value in OPENCV_SETTINGS.items():
         os.environ.setdefault(name, value)
     from tracker_ar.demo.guard import is_loopback
@@ -66,6 +69,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
 
     print("Loading the networks ...", flush=True)
     tracker = build_tracker(args.tracker, args.device, args.checkpoint)
+    interruption.check()
     limits = replace(Limits(), upload_bytes=args.max_upload * 2**20, frames=args.max_frames)
 
     def ready(address: str) -> None:
@@ -75,7 +79,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
         if args.open:
             webbrowser.open(address)
 
-    serve(tracker, f"tracker {tracker.profile.name}", args.host, listening, limits, ready)
+    serve(tracker, f"tracker {tracker.profile.name}", args.host, listening, limits, ready, interruption)
     print("stopped; temporary files are deleted")
     return 0
 

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tracker_ar import places
 from tracker_ar.doctor import installation, machine, report, workspace
 from tracker_ar.doctor.report import Examination, Row, examine
 
-WORKSPACE = installation.PROJECT / "workspace"
 FPS = 20.0
 TIMEOUT = 60.0
 
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `alpharefine doctor`."""
     parser.description = ("Say what is installed, what works, what does not, and how to mend it. Downloads "
                           "nothing.")
-    parser.add_argument("--workspace", type=Path, default=WORKSPACE,
+    parser.add_argument("--workspace", type=Path, default=places.workspace(),
                         help="a toolkit workspace (default: %(default)s)")
     parser.add_argument("--tracker", default="AlphaRefine", help="id in trackers.ini (default: %(default)s)")
     parser.add_argument("--fps", type=_positive, default=FPS,
@@ -48,11 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examinations(args: argparse.Namespace) -> Iterator[tuple[str, Examination]]:
-    folder = args.workspace.expanduser().absolute()
+    folder = places.expanded(args.workspace).absolute()
     yield "Python", lambda: [installation.python_version()]
-    tested = installation.PROJECT / "constraints.txt"
     yield "packages", lambda: installation.packages(
-        installation.installed_versions(), installation.read_constraints(tested))
+        installation.installed_versions(), installation.read_constraints(places.CONSTRAINTS))
     yield "imports", lambda: [installation.imports()]
     yield "modules", lambda: installation.shadows(installation.search_folders(folder))
     yield "OpenCV video", lambda: [installation.opencv_video()]

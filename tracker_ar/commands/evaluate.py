@@ -5,18 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tracker_ar import places
+from tracker_ar.commands.report import write_page
 from tracker_ar.errors import EvaluationError
 from tracker_ar.evaluate import vot_toolkit as toolkit
+from tracker_ar.evaluate.vot_workspace import prepare_workspace
 from tracker_ar.report.mask_sheets import write_overview
 from tracker_ar.report.vot_table import eao_interval, format_table, read_scores
-from tracker_ar.evaluate.vot_workspace import (
-    PROJECT_ROOT,
-    WORKSPACE,
-    link_sequences,
-    listed_sequences,
-    make_sequences,
-)
-from tracker_ar.commands.report import write_page
 
 STATIC_TRACKER = "StaticBox"
 
@@ -26,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = ("Evaluate a tracker with the VOT toolkit: baseline, realtime and unsupervised. "
                           "A workspace without sequences gets the project's own.")
     parser.add_argument("--tracker", default="AlphaRefine", help="id in trackers.ini (default: %(default)s)")
-    parser.add_argument("--workspace", type=Path, default=WORKSPACE,
+    parser.add_argument("--workspace", type=Path, default=places.workspace(),
                         help="a toolkit workspace; made where there is none (default: %(default)s)")
     parser.add_argument("--sequences", type=Path, metavar="DIR",
                         help="evaluate on the VOT-layout sequences with masks in DIR instead of those listed")
@@ -73,37 +68,6 @@ def short_note(longest: int, high: int) -> list[str]:
     return ["", f"The longest sequence has {longest} frames, but EAO is averaged up to {high}:",
             "beyond, only runs that failed have values. EAO says little here; set low and high in the stack to",
             "lengths that the sequences have."]
-
-
-def prepare_workspace(workspace: Path, sequences: Path | None = None) -> None:
-    """Make sure that a workspace has a configuration and valid sequences.
-
-    A new one gets the stack for short videos and the project's trackers. ``sequences`` replaces the list of
-    sequences; a workspace that has none gets those that the project renders itself.
-    """
-    if not (workspace / "config.yaml").is_file():
-        workspace.mkdir(parents=True, exist_ok=True)
-        stack = WORKSPACE / "short-videos.yaml"
-        (workspace / stack.name).write_text(stack.read_text())
-        registry = PROJECT_ROOT / "trackers.ini"
-        (workspace / "config.yaml").write_text(f"registry:\n  - {registry}\nstack: {stack.name}\n")
-    folder = workspace / "sequences"
-    if sequences is not None:
-        link_sequences(sequences, folder, masks_only=True, replace=True)
-    elif not (folder / "list.txt").is_file() and not _downloads_its_own(workspace):
-        make_sequences(folder)
-    names = [info.path.name for info in listed_sequences(folder)]
-    foreign = next((path for path in map(str, (folder / name for name in names)) if not path.isascii()), None)
-    if foreign:
-        raise EvaluationError(f"{foreign}: TraX cannot send paths with letters beyond ASCII; rename the "
-                              "sequence or choose a --workspace in a folder with a plain name")
-
-
-def _downloads_its_own(workspace: Path) -> bool:
-    """Whether the stack is one of the toolkit's, which name the data set that belongs to them."""
-    lines = (workspace / "config.yaml").read_text().splitlines()
-    stack = next(line.partition(":")[2].strip() for line in lines if line.startswith("stack:"))
-    return not (workspace / stack).is_file()
 
 
 def _only_profile(profiles: set[str], tracker: str) -> str:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from tracker_ar.commands.options import DEVICE_HELP, TRACKER, TRACKER_HELP
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.interrupts import interruptible
+from tracker_ar.interrupts import Interruption, interruptible
+from tracker_ar.places import expanded
 from tracker_ar.video.sources import Frame, open_source
 from tracker_ar.video.targets import parse_box, regions_of
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--frame {args.frame} is not after --start {args.start}: the first frame only "
                          "shows the target, there is nothing to explain in it.")
     source = open_source(args.source, args.start, args.frame)
-    with contextlib.closing(source.frames), interruptible():
+    with contextlib.closing(source.frames), interruptible() as interruption:
         first = next(source.frames, None)
         if first is None or first.image is None:
             raise DataError(f"{args.source}: frame {args.start} is missing or cannot be decoded; begin with "
@@ -79,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
         tracker = build_tracker(args.tracker, args.device, args.checkpoint)
         reference = start(tracker, first.image, region)
         frames = tqdm(source.frames, total=source.length, initial=1, unit="frame", file=sys.stderr)
-        number, explanation = _follow(tracker, frames, args)
+        number, explanation = _follow(tracker, frames, args, interruption)
         folder = args.out or Path(f"{source.name}-explained")
-        files = write_explanation(folder.expanduser(), explanation, reference, number)
+        files = write_explanation(expanded(folder), explanation, reference, number)
     print(describe(explanation, number))
     names = ", ".join(file.name for file in files)
     print(f"\ntracker {tracker.profile.name}, pictures in {folder}: {names}")
@@ -89,13 +90,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _follow(
-    tracker: AlphaRefineTracker, frames: Iterable[Frame], args: argparse.Namespace
+    tracker: AlphaRefineTracker, frames: Iterable[Frame], args: argparse.Namespace, interruption: Interruption
 ) -> tuple[int, Explanation]:
     """Track all frames and explain the last one; one that cannot be decoded does not count."""
     from tracker_ar.explain.observe import explain_frame
 
     last: Frame | None = None
     for frame in frames:
+        interruption.check()
         if frame.image is None:
             tqdm.write(f"frame {frame.number} cannot be decoded and is skipped", file=sys.stderr)
             continue

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tracker_ar import __version__
+from tracker_ar import __version__, places
 from tracker_ar.atomic import write_atomically
 from tracker_ar.errors import EvaluationError
-from tracker_ar.evaluate.vot_workspace import WORKSPACE
 
 PAGE = Path("reports/alpharefine.html")
 SHEETS = 3
@@ -23,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``alpharefine report``."""
     parser.description = ("Make one self-contained HTML page from a workspace that was evaluated with the "
                           "VOT toolkit, by `alpharefine evaluate` or by hand.")
-    parser.add_argument("workspace", type=Path, nargs="?", default=WORKSPACE, metavar="WORKSPACE",
+    parser.add_argument("workspace", type=Path, nargs="?", default=places.workspace(), metavar="WORKSPACE",
                         help="default: %(default)s")
     parser.add_argument("--tracker", nargs="+", default=[], metavar="NAME",
                         help="what to show (default: every tracker with results)")
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises EvaluationError with cause and cure when the workspace cannot be read or has nothing to show.
     """
-    page, notes = write_page(args.workspace.expanduser().resolve(), args.tracker, args.out)
+    page, notes = write_page(places.expanded(args.workspace).resolve(), args.tracker, args.out)
     for note in notes:
         print(note)
     print(f"page: {page}")
@@ -63,7 +62,7 @@ def write_page(workspace: Path, trackers: list[str], out: Path | None = None) ->
     in_order = {name: entries[name] for name in results.trackers}
     made = (f"alpharefine {__version__} with vot-toolkit {version('vot-toolkit')}, "
             f"{datetime.now():%Y-%m-%d %H:%M}")
-    page = (out.expanduser() if out else workspace / PAGE).resolve()
+    page = (places.expanded(out) if out else workspace / PAGE).resolve()
     text = render(results, contact_sheets(loaded, results, in_order, SHEETS), made)
     try:
         write_atomically(page, text.encode())

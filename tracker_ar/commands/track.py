@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from tracker_ar.commands.options import DEVICE_HELP, PLAIN_HELP, TRACKER, TRACKER_HELP
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.interrupts import interruptible, uninterrupted
+from tracker_ar.interrupts import Interruption, interruptible
+from tracker_ar.places import expanded
 from tracker_ar.video.sources import Frame, Source, open_source
 from tracker_ar.video.targets import MOST_TARGETS, parse_box, regions_of, select_boxes
 
@@ -70,28 +71,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | None = None) -> int:
     """Track, write the results, print a summary.
 
-    Returns 0, 130 after Ctrl-C, 1 when the video had to be left out.
+    Returns 0, 130 after Ctrl-C or SIGTERM, 1 when the video had to be left out.
     build: makes the tracker, `build_tracker` if None. Raises InputError, DataError and
     CheckpointError with cause and cure; what was tracked until then is kept unless writing it failed.
     """
     if not args.targets and not args.select:
         raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
     source = open_source(args.source, args.start, args.end)
-    with contextlib.closing(source.frames), interruptible():
+    with contextlib.closing(source.frames), interruptible() as interruption:
         from tracker_ar.video.follow import follow
         from tracker_ar.video.results import ResultsFolder, check_folder, unfinished
         from tracker_ar.zoo import build_tracker
 
-        folder = (args.out or Path(f"{source.name}-tracked")).expanduser().resolve()
+        folder = expanded(args.out or f"{source.name}-tracked").resolve()
         check_folder(folder, args.force)
         for left in unfinished(folder):
             print(f"{left} was left by a run that was killed; it may be removed.", file=sys.stderr)
         first = _first_frame(source, args)
         regions = _regions(args, first.image)
         tracker = (build or build_tracker)(args.tracker, args.device, args.checkpoint, fast=not args.plain)
+        interruption.check()
         results = ResultsFolder(folder, len(regions), source.fps, not args.no_video, args.force)
         progress = Progress(source.length)
-        files = _write_all(follow(first, source.frames, regions, tracker), results, progress)
+        files = _write_all(follow(first, source.frames, regions, tracker), results, progress, interruption)
     for line in progress.summary():
         print(line)
     print(f"tracker {tracker.profile.name}, results in {folder}: {', '.join(file.name for file in files)}")
@@ -148,27 +150,24 @@ class Progress:
         return lines
 
 
-def _write_all(frames: Iterable[TrackedFrame], results: ResultsFolder, progress: Progress) -> list[Path]:
-    """Write every frame until the end or Ctrl-C, and complete the results; the paths of the files."""
+def _write_all(
+    frames: Iterable[TrackedFrame], results: ResultsFolder, progress: Progress, interruption: Interruption
+) -> list[Path]:
+    """Write every frame until the end or an interruption, and complete the results; the paths of the files."""
     try:
         for frame in frames:
-            with uninterrupted():
-                results.add(frame)
-                progress.add(frame)
-    except KeyboardInterrupt:
-        progress.stopped = True
+            results.add(frame)
+            progress.add(frame)
+            if interruption.asked:
+                progress.stopped = True
+                break
     except BaseException:
-        with uninterrupted():
-            progress.close()
-            if results.close():
-                print(f"The results up to frame {progress.last} are in {results.folder}.", file=sys.stderr)
-        raise
-    with contextlib.suppress(KeyboardInterrupt), uninterrupted():
         progress.close()
-        files = results.close()
-    if not files:
-        raise KeyboardInterrupt  # before the first frame was done
-    return files
+        if results.close():
+            print(f"The results up to frame {progress.last} are in {results.folder}.", file=sys.stderr)
+        raise
+    progress.close()
+    return results.close()
 
 
 def _first_frame(source: Source, args: argparse.Namespace) -> Frame:

@@ -91,15 +91,17 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
+    from tracker_ar.interrupts import interruptible
     from tracker_ar.train.distribution import joined
     from tracker_ar.train.loop import Place, Trainer
 
     recipe, budget = _plan(args)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    with joined(args.device) as (share, device):
+    with interruptible() as interruption, joined(args.device) as (share, device):
         half = _half(args.precision, device)
         task = _task(args, recipe, half, share)
+        interruption.check()
         if args.show is not None:
             _show(task, recipe.batch_size, args.show)
             return 0

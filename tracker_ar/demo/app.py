@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import numpy as np
 from starlette.applications import Starlette
@@ -32,10 +31,11 @@ from tracker_ar.demo.job import preview_path
 from tracker_ar.demo.limits import Limits, Refused
 from tracker_ar.demo.sessions import Session, Sessions
 from tracker_ar.errors import AlphaRefineError
+from tracker_ar.places import PACKAGE
 from tracker_ar.prediction import Tracker
 from tracker_ar.video.overlay import COLOURS
 
-STATIC = Path(__file__).parent / "static"
+STATIC = PACKAGE / "demo" / "static"
 SWEEP_SECONDS = 10.0
 JSON_BYTES = 4000  # of a request
 

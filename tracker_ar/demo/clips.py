@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import queue
 from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +10,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from tracker_ar.demo.limits import Limits, Refused
 from tracker_ar.errors import DataError
-from tracker_ar.video.sources import Frame, Source, decode_image, open_source
+from tracker_ar.images import FORMATS, TooLarge, decode_image, image_header
+from tracker_ar.video.sources import Frame, Source, open_source
 
 CAMERA_FPS = 15.0  # the page sends no more
 LENGTH_BYTES = 8  # before each file of an upload, big endian
-IMAGE_ENDINGS = {"BMP": ".bmp", "JPEG": ".jpg", "PNG": ".png", "PPM": ".ppm", "TIFF": ".tif",
-                 "WEBP": ".webp"}
 # How the containers begin that are handed to FFmpeg: bytes at an offset. It would take other things as well,
 # among them play lists that name files of this computer and addresses to fetch.
 CONTAINERS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "),
@@ -164,16 +161,13 @@ def _first_frame(open_frames: Callable[[int], Source], start: int) -> tuple[np.n
 
 def _image_ending(file: Path, limits: Limits, what: str) -> str:
     try:
-        with Image.open(file, formats=list(IMAGE_ENDINGS)) as image:
-            kind, (width, height) = image.format, image.size
-    except Image.DecompressionBombError:
-        raise Refused(413, f"{what} has more than {limits.pixels / 1e6:.0f} million pixels: make it "
-                           "smaller.") from None
-    except (OSError, SyntaxError, ValueError, TypeError) as error:  # whatever a damaged header leads to
+        kind, _, _ = image_header(file.read_bytes(), what, most_pixels=limits.pixels)
+    except TooLarge as error:
+        raise Refused(413, f"{error}: make it smaller.") from None
+    except DataError as error:
         raise Refused(415, f"{what} is neither a video nor an image that can be read here. Videos: MP4, MOV, "
                            "WebM, MKV, AVI, OGG, MPEG. Images: JPEG, PNG, WebP, BMP, TIFF, PPM.") from error
-    _check_pixels(width, height, limits, what)
-    return IMAGE_ENDINGS[kind]
+    return FORMATS[kind]
 
 
 def _check_pixels(width: int, height: int, limits: Limits, what: str) -> None:
@@ -222,12 +216,8 @@ class CameraFrames:
 def decode_picture(data: bytes, limits: Limits) -> np.ndarray:
     """A picture of the camera as (H, W, 3) uint8 RGB. Raises Refused for all but a JPEG of proper size."""
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as opened:
-            width, height = opened.size
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        return decode_image(data, "The camera's picture", ["JPEG"], limits.pixels)
+    except TooLarge as error:
+        raise Refused(413, f"{error}: make it smaller.") from None
+    except DataError:
         raise Refused(415, "The camera's picture cannot be decoded.") from None
-    _check_pixels(width, height, limits, "The camera's picture")
-    image = decode_image(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise Refused(415, "The camera's picture cannot be decoded.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 
 import cv2
 
+from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, made_scenes, render
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.limits import Refused
-from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, made_scenes, render
 from tracker_ar.geometry import box_from_mask
 from tracker_ar.video.sources import Frame, Source
 
-# name of the scene -> what the page calls it, what is hard about it, and where the weights of `lite` fail
+# name of the scene -> what the page calls it and what is hard about it; how well it goes depends on the weights
 WORDS = {
     "made_scaled": ("Growing and turning", "Four times as large in a second, in changing light"),
-    "made_articulated": ("Walking", "Swinging limbs; when it touches the look-alike, lite takes in both"),
-    "made_occluded": ("Passing behind", "Hidden by a pillar, a look-alike on this side: lite goes to it"),
-    "made_deforming": ("Changing shape", "It swells and bends in the colours behind it: lite loses it"),
+    "made_articulated": ("Walking", "Swinging limbs, and it touches a distractor"),
+    "made_occluded": ("Passing behind", "Hidden by a pillar, with a distractor on this side"),
+    "made_deforming": ("Changing shape", "It swells and bends in the colours behind it"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -11,8 +11,8 @@ import uvicorn
 
 from tracker_ar.demo.app import make_app
 from tracker_ar.demo.limits import Limits
+from tracker_ar.interrupts import Interruption
 from tracker_ar.prediction import Tracker
-from tracker_ar.interrupts import interruptible
 
 GRACE = 5  # seconds for requests that are being answered at the end
 
@@ -22,6 +22,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self.interruption = Interruption()  # before it answers
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -29,6 +30,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+        self.should_exit |= self.interruption.asked
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop answering."""
@@ -36,9 +38,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """On Ctrl-C and SIGTERM."""
-        self.config.app.state.pages.stop()
-        super().handle_exit(sig, frame)
+        """On Ctrl-C and SIGTERM: a flag, since the program may hold any lock now. A second Ctrl-C waits for nobody.
+
+        Uvicorn's own would raise the signal again at the end."""
+        self.force_exit |= self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def serve(
@@ -48,15 +52,15 @@ def serve(
     listening: socket.socket,
     limits: Limits,
     ready: Callable[[str], None],
+    interruption: Interruption,
 ) -> None:
     """Answer on the socket `listening` until Ctrl-C or SIGTERM. ready: is told the address of the page.
 
-    tracker, about, host, limits: as of `make_app`.
+    interruption: of the program until now. tracker, about, host, limits: as of `make_app`.
     """
     server = make_server(tracker, about, host, listening, limits, ready)
-    # When all is closed the server raises the signal again that ended it.
-    with interruptible(), contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    server.interruption = interruption
+    server.run(sockets=[listening])
 
 
 def make_server(

@@ -23,12 +23,13 @@ from tracker_ar.data.synthetic.procedural import LENGTH, write_made_sequences
 from tracker_ar.evaluate.vot_toolkit import load_workspace
 from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.explain import panels
-from tracker_ar.explain.observe import Explanation, Reference, explain_frame, reference_of
+from tracker_ar.explain.observe import Explanation, Reference, explain_frame, start
 from tracker_ar.commands.report import write_page
+from tracker_ar.places import DOCUMENTS
 from tracker_ar.zoo import build_tracker
 from tracker_ar.video.overlay import paint
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = DOCUMENTS / "pictures"
 SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the look-alike
 STAGES_OF, STAGES_FRAME = "made_articulated", 24
 STEP, MILLISECONDS = 2, 90
@@ -61,13 +62,13 @@ def track_made_sequences(folder: Path) -> None:
         first = sequence.frame(0).image()
         size = first.shape[:2]
         region = sequence.frame(0).groundtruth().rasterize((0, 0, size[1] - 1, size[0] - 1))
-        tracker.initialize(first, region)
+        reference = start(tracker, first, region)
         painted = []
         for index in range(1, LENGTH):
             image = sequence.frame(index).image()
             if sequence.name == STAGES_OF and index == STAGES_FRAME:
                 explanation = explain_frame(tracker, image)
-                write_stages(explanation, reference_of(tracker, first, region))
+                write_stages(explanation, reference)
                 painted.append(paint(image, [explanation.prediction]))
             else:
                 painted.append(paint(image, [tracker.track(image)]))

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tracker_ar.doctor.report import Row, failed, ok, warning
+from tracker_ar.evaluate.fit_toolkit import give_numba_a_cache, why_unfit
+from tracker_ar.places import IMPORTED_FROM, how_to_install
 
-PROJECT = Path(__file__).resolve().parents[2]
 # distribution -> module
 DEPENDENCIES = {
     "torch": "torch", "vot-toolkit": "vot", "attributee": "attributee", "vot-trax": "trax", "numpy": "numpy",
@@ -22,7 +23,6 @@ DEPENDENCIES = {
     "tqdm": "tqdm", "pillow": "PIL",
 }
 OLDEST_PYTHON, FIRST_UNTESTED_PYTHON = (3, 10), (3, 14)
-INSTALL = "pip install -c constraints.txt -e ."
 SHADOWED = {"vot": "vot-toolkit", "trax": "vot-trax"}
 
 
@@ -68,10 +68,10 @@ def packages(versions: Mapping[str, str | None], tested: Mapping[str, str]) -> I
     """A row for each direct dependency. tested: of `read_constraints`."""
     for name, version in versions.items():
         expected = tested.get(name)
-        reason = version and _known_to_fail(name, version)
+        reason = version and why_unfit(name, version)
         if version is None:
             yield failed(name, "not installed", "The project needs this package.",
-                         f"In the project's folder: {INSTALL}")
+                         how_to_install())
         elif reason:
             yield failed(name, version, *reason)
         elif expected and version.partition("+")[0] != expected:  # 2.13.0+cpu is a build of 2.13.0
@@ -81,28 +81,9 @@ def packages(versions: Mapping[str, str | None], tested: Mapping[str, str]) -> I
             yield ok(name, version)
 
 
-def _known_to_fail(name: str, version: str) -> tuple[str, str] | None:
-    """(cause, cure) for versions that are known not to work."""
-    number = _number(version)
-    if name == "vot-toolkit" and number >= (0, 8):
-        return ("vot-toolkit 0.8 and later cannot run the VOT2020 protocol: its multistart experiments end "
-                "with 'ObjectQuery.state must be a Region'.",
-                "pip install vot-toolkit==0.7.4 attributee==0.1.9 vot-trax==4.0.2")
-    if name == "attributee" and number >= (0, 1, 10) and sys.version_info >= (3, 11):
-        return ("With it the toolkit cannot be imported on Python 3.11 and later: 'dataclass_transform() "
-                "takes 0 positional arguments'.", "pip install attributee==0.1.9")
-    if name == "vot-trax" and number < (4,):
-        return ("The TraX server needs vot-trax 4: a state is a list of objects with properties there.",
-                "pip install vot-trax==4.0.2")
-    return None
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
-
-
 def imports(modules: Sequence[str] = tuple(DEPENDENCIES.values())) -> Row:
     """Whether every dependency can be imported: installed is not the same."""
+    give_numba_a_cache()
     broken = []
     for module in modules:
         try:
@@ -113,7 +94,7 @@ def imports(modules: Sequence[str] = tuple(DEPENDENCIES.values())) -> Row:
         return ok("imports", f"{len(modules)} packages can be imported")
     return failed("imports", f"{len(broken)} of {len(modules)} packages cannot be imported",
                   "\n".join(broken),
-                  f"Install again into a new environment: make clean, make setup; or: {INSTALL}")
+                  f"Install again into a new environment: make clean, make setup; or: {how_to_install()}")
 
 
 # ---- shadows
@@ -129,7 +110,7 @@ def shadows(folders: Sequence[Path]) -> Iterator[Row]:
         origin = _origin(module)
         if origin is None:
             yield failed(name, "not found", f"{distribution} is not installed.",
-                         f"In the project's folder: {INSTALL}")
+                         how_to_install())
             continue
         own = _own_folder(module, distribution)
         foreign = [file for file in _candidates(module, folders) if file.parent.resolve() != own]
@@ -147,7 +128,7 @@ def shadows(folders: Sequence[Path]) -> Iterator[Row]:
 def search_folders(workspace: Path) -> list[Path]:
     """The folders that Python may search before the installed packages when the toolkit or a tracker runs."""
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return list(dict.fromkeys(path.resolve() for path in (Path.cwd(), workspace, PROJECT, *map(Path, paths))))
+    return list(dict.fromkeys(path.resolve() for path in (Path.cwd(), workspace, IMPORTED_FROM, *map(Path, paths))))
 
 
 def _origin(module: str) -> Path | None:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tracker_ar.places import how_to_install
+
 OK, WARNING, FAILED = "OK", "WARNING", "FAILED"
 
 
@@ -52,7 +54,7 @@ def examine(name: str, examination: Examination) -> list[Row]:
     except Exception as error:
         rows.append(failed(name, "could not be looked at", f"{type(error).__name__}: {error}",
                            "Mend the rows above first; as a rule the cause is an incomplete installation: "
-                           "pip install -c constraints.txt -e ."))
+                           + how_to_install()))
     return rows
 
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracker_ar import places
 from tracker_ar.doctor.report import Row, failed, ok, warning
+from tracker_ar.errors import DataError, EvaluationError
+from tracker_ar.evaluate import workspace_config
 
 if TYPE_CHECKING:
     from vot.tracker import Tracker
@@ -26,31 +29,23 @@ def workspace(folder: Path) -> Iterator[Row]:
         return
     data_set, row = _stack(folder, config)
     yield row
-    yield from _sequences(folder, folder / str(config.get("sequences", "sequences")), data_set)
+    yield from _sequences(folder, workspace_config.sequences_folder(folder), data_set)
     yield _writable(folder)
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any] | None, Row]:
     """What config.yaml says, None when it cannot be used, and a row about it."""
-    import yaml
-
-    file = folder / "config.yaml"
+    file = folder / workspace_config.CONFIG_NAME
     if not file.is_file():
-        return None, failed("workspace", f"{folder} is none", f"There is no {file}.",
-                            f"alpharefine evaluate --workspace {folder} makes one, or name another with "
-                            "--workspace.")
+        # An installed package has none until the first evaluation.
+        row = failed if places.IN_REPOSITORY or folder != places.workspace() else warning
+        return None, row("workspace", f"{folder} is none", f"There is no {file}.",
+                         f"alpharefine evaluate --workspace {folder} makes one, or name another with --workspace.")
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        return None, failed("workspace", f"{file} cannot be read", str(error),
-                            f"Mend it after the example:\n{_EXAMPLE}")
-    if not isinstance(config, dict) or not isinstance(config.get("stack"), (str, dict)):
-        return None, failed("workspace", f"{file} cannot be used", "It does not name a stack of experiments.",
-                            f"Mend it after the example:\n{_EXAMPLE}")
-    return config, ok("workspace", str(folder))
-
-
-_EXAMPLE = "registry:\n  - trackers.ini\nstack: short-videos.yaml"
+        return workspace_config.read_config(folder), ok("workspace", str(folder))
+    except EvaluationError as error:
+        return None, failed("workspace", f"{file} cannot be used", str(error),
+                            f"Correct it after the example:\n{workspace_config.EXAMPLE}")
 
 
 def _stack(folder: Path, config: dict[str, Any]) -> tuple[str | None, Row]:
@@ -82,10 +77,9 @@ def _stack(folder: Path, config: dict[str, Any]) -> tuple[str | None, Row]:
 
 
 def _sequences(folder: Path, sequences: Path, data_set: str | None) -> Iterator[Row]:
-    from tracker_ar.errors import DataError, EvaluationError
-    from tracker_ar.evaluate.vot_workspace import listed_sequences
-    from tracker_ar.evaluate.vot_toolkit import load_workspace
     from tracker_ar.data.datasets.vot_layout import LIST_NAME, read_list
+    from tracker_ar.evaluate.vot_toolkit import load_workspace
+    from tracker_ar.evaluate.vot_workspace import listed_sequences
 
     yield _plain_paths(sequences, read_list(sequences))
     if not (sequences / LIST_NAME).is_file():
@@ -166,8 +160,7 @@ def find_tracker(folder: Path, identifier: str) -> tuple[Launch | None, Row]:
     from vot.utilities import normalize_path
 
     settings, _ = read_config(folder)
-    project = Path(__file__).resolve().parents[2]
-    named = settings.get("registry") or [] if settings else [str(project / "trackers.ini")]
+    named = settings.get("registry") or [] if settings else [str(places.TRACKERS)]
     named = named.split(",") if isinstance(named, str) else list(named)
     name = f"tracker {identifier}"
     try:

@@ -2,8 +2,8 @@
 
 Masks: region similarity J and contour accuracy F of DAVIS (Perazzi et al., "A Benchmark Dataset and
 Evaluation Methodology for Video Object Segmentation", CVPR 2016). Boxes: success and precision of OTB (Wu et
-al., "Object Tracking Benchmark", TPAMI 2015), normalised precision of TrackingNet (Müller et al., ECCV 2018),
-which LaSOT uses too.
+al., "Object Tracking Benchmark", TPAMI 2015), normalised precision of TrackingNet (Müller et al., ECCV 2018), which
+LaSOT uses too: as the share at one threshold, which published tables give, and as the mean over all thresholds.
 
 Boxes are x, y, width, height in pixels; a row of NaN stands for a frame without a target or without
 annotation. Such frames are left out, as NaN in per-frame values is.
@@ -24,6 +24,7 @@ PRECISION_PIXELS = 20  # OTB ranks trackers by the precision at this distance
 OVERLAP_THRESHOLDS = np.linspace(0.0, 1.0, 21)  # OTB
 DISTANCE_THRESHOLDS = np.arange(51)  # OTB, pixels
 NORMALISED_THRESHOLDS = np.linspace(0.0, 0.5, 51)  # TrackingNet, of the target's size
+RANKING_THRESHOLD = 0.2  # of them, by which the toolkits of TrackingNet and LaSOT rank
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,15 @@ def precision_curve(distances: np.ndarray) -> np.ndarray:
 def normalised_precision_curve(distances: np.ndarray) -> np.ndarray:
     """Share of frames whose normalised distance (N,) is within each of `NORMALISED_THRESHOLDS`: (51,), 0..1.
 
-    The normalised precision of TrackingNet and LaSOT is its mean.
+    Two numbers are taken from it: `normalised_precision_at_20`, which published tables of TrackingNet and LaSOT give,
+    and its mean, as TrackingNet's paper defines it. The first is the larger one for most trackers.
     """
     return _share(_known(distances)[:, None] <= NORMALISED_THRESHOLDS)
+
+
+def normalised_precision_at_20(curve: np.ndarray) -> float:
+    """The value at the threshold 0.20 of a curve (51,) of `normalised_precision_curve`."""
+    return float(curve[np.isclose(NORMALISED_THRESHOLDS, RANKING_THRESHOLD)][0])
 
 
 def share_tracked(overlaps: np.ndarray, minimum: float = 0.1) -> float:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from vot.dataset import load_sequence
 from vot.region import Region as VotRegion
@@ -25,6 +24,7 @@ from vot.region import RegionType
 from tracker_ar.base.opencv import opencv_tracker
 from tracker_ar.base.static import StaticTracker
 from tracker_ar.errors import DataError
+from tracker_ar.images import read_image
 from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.vot_workspace import listed_sequences
 from tracker_ar.data.datasets.vot_layout import SequenceInfo, inspect_sequence, read_list
@@ -57,7 +57,8 @@ class Measures:
     """Of a sequence, or means over sequences. Measures of masks are NaN where boxes are annotated.
 
     j, f: region similarity and contour accuracy with recall and decay (DAVIS). success: AUC (OTB). precision:
-    at 20 pixels (OTB). normalised_precision: AUC over 0..0.5 (TrackingNet). tracked: share of the frames
+    at 20 pixels (OTB). normalised_precision_at_20: at 0.20 of the target's size, as published tables of TrackingNet
+    and LaSOT. normalised_precision_auc: the mean over 0..0.5 (TrackingNet's paper). tracked: share of the frames
     after the first with an overlap of the boxes over 0.1. reported_success: AUC of the boxes that the tracker
     reports beside its masks, which tells a weak base tracker from weak masks.
     """
@@ -70,7 +71,8 @@ class Measures:
     f_decay: float
     success: float
     precision: float
-    normalised_precision: float
+    normalised_precision_at_20: float
+    normalised_precision_auc: float
     tracked: float
     reported_success: float
 
@@ -153,7 +155,8 @@ def measure(
         f=contour.mean, f_recall=contour.recall, f_decay=contour.decay,
         success=float(curves.success.mean()),
         precision=float(curves.precision[metrics.PRECISION_PIXELS]),
-        normalised_precision=float(curves.normalised_precision.mean()),
+        normalised_precision_at_20=metrics.normalised_precision_at_20(curves.normalised_precision),
+        normalised_precision_auc=float(curves.normalised_precision.mean()),
         tracked=metrics.share_tracked(overlaps[1:]),
         reported_success=float(metrics.success_curve(metrics.box_overlaps(reported, true_boxes)).mean()),
     )
@@ -177,11 +180,8 @@ def read_frames(info: SequenceInfo) -> Iterator[tuple[np.ndarray, Truth]]:
     sequence = load_sequence(str(info.path))
     for index in range(info.length):
         frame = sequence.frame(index)
-        # Not cv2.imread, which cannot open non-ASCII paths on Windows.
-        image = cv2.imdecode(np.fromfile(frame.filename(), np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f"{frame.filename()}: not an image; fetch or make the sequence again")
-        yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB), read_truth(frame.groundtruth(), image.shape[:2])
+        image = read_image(frame.filename())
+        yield image, read_truth(frame.groundtruth(), image.shape[:2])
 
 
 def read_truth(region: VotRegion, image_size: tuple[int, int]) -> Truth:

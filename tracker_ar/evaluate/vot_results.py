@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracker_ar.data.datasets.vot_layout import LIST_NAME
 from tracker_ar.errors import EvaluationError
-from tracker_ar.evaluate.vot_toolkit import load_workspace, reported_profiles
 from tracker_ar.evaluate.results import ExperimentResults, Measure, Plot, Results
+from tracker_ar.evaluate.vot_toolkit import load_workspace, reported_profiles
+from tracker_ar.evaluate.workspace_config import data_set, sequences_folder
 
 if TYPE_CHECKING:
     from vot.analysis import Analysis
@@ -34,16 +36,10 @@ def open_workspace(folder: Path) -> Workspace:
     if not any((folder / "results").glob("*/*/*/*")):
         raise EvaluationError(f"{folder}/results holds no results yet: run `alpharefine evaluate "
                               f"--workspace {folder}`, or `vot evaluate TRACKER` in that folder.")
-    try:
-        if _would_download(folder):
-            raise EvaluationError(f"the sequences of this workspace are not here ({folder / 'sequences'} has "
-                                  "no list.txt); link or copy them there, or let `vot evaluate` fetch them")
-        return load_workspace(folder)
-    except EvaluationError:
-        raise
-    except Exception as error:  # YAML, registry, stack and sequences are each read by another parser
-        raise EvaluationError(f"the toolkit cannot read the workspace {folder}: {type(error).__name__}: "
-                              f"{error}; `alpharefine doctor --workspace {folder}` looks closer") from error
+    if data_set(folder) is not None and not (sequences_folder(folder) / LIST_NAME).is_file():
+        raise EvaluationError(f"the sequences of this workspace are not here ({sequences_folder(folder)} has "
+                              "no list.txt); link or copy them there, or let `vot evaluate` fetch them")
+    return load_workspace(folder)
 
 
 def find_trackers(workspace: Workspace, asked: list[str]) -> tuple[list[Tracker], list[str]]:
@@ -87,16 +83,6 @@ def collect(workspace: Workspace, trackers: list[Tracker], notes: list[str], pro
     labels = {tracker.reference: tracker.label for tracker in trackers}
     return Results(Path(workspace.directory).name, workspace.stack.title, _ranked(labels, experiments),
                    profiles, experiments, notes)
-
-
-def _would_download(folder: Path) -> bool:
-    import yaml
-    from vot.stack import resolve_stack
-
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    stack = resolve_stack(config["stack"], str(folder)) if isinstance(config["stack"], str) else None
-    names_data_set = stack is not None and bool(yaml.safe_load(Path(stack).read_text()).get("dataset"))
-    return names_data_set and not (folder / config.get("sequences", "sequences") / "list.txt").is_file()
 
 
 def _ranked(labels: dict[str, str], experiments: list[ExperimentResults]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ar.errors import EvaluationError
+from tracker_ar.evaluate.workspace_config import read_config
 
 if TYPE_CHECKING:
     from vot.workspace import Workspace
@@ -76,13 +77,14 @@ def load_workspace(workspace: Path) -> Workspace:
     Where the stack names a data set and no sequences are there, the toolkit downloads them now. Raises
     EvaluationError when the workspace cannot be read or the download fails.
     """
-    from vot import ToolkitException
     from vot.workspace import Workspace
 
+    read_config(workspace)
     try:
         return Workspace.load(str(workspace))
-    except ToolkitException as error:
-        raise EvaluationError(f"the toolkit cannot load the workspace {workspace}: {error}") from error
+    except Exception as error:  # YAML, registry, stack and sequences are each read by another parser
+        raise EvaluationError(f"the toolkit cannot load the workspace {workspace}: {error or type(error).__name__}; "
+                              f"`alpharefine doctor --workspace {workspace}` looks closer") from error
 
 
 def check_stack(workspace: Workspace) -> None:
@@ -131,6 +133,7 @@ def _vot(workspace: Path, *arguments: str, steps: Sequence[str] = ()) -> list[st
     process = subprocess.Popen([sys.executable, "-m", "vot", *arguments], cwd=workspace, text=True,
                                errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL)
+    assert process.stdout is not None
     last: deque[str] = deque(maxlen=_LINES_KEPT)
     names = iter(steps)
     name, shown = next(names, ""), -1

@@ -7,12 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
-from tracker_ar.errors import DataError
-from tracker_ar.data.synthetic.procedural import write_made_sequences
 from tracker_ar.data.datasets.vot_layout import LIST_NAME, SequenceInfo, inspect_sequence, read_list, write_list
-
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-WORKSPACE = PROJECT_ROOT / "workspace"
+from tracker_ar.data.synthetic.procedural import write_made_sequences
+from tracker_ar.errors import DataError, EvaluationError
+from tracker_ar.evaluate.workspace_config import CONFIG_NAME, data_set, sequences_folder, write_config
+from tracker_ar.places import STACKS, TRACKERS, workspace
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     link.add_argument("--only", action="store_true", help="evaluate on these alone: replace the list")
     listing = actions.add_parser("list", help="say what the workspace is evaluated on")
     for action in (make, link, listing):
-        action.add_argument("--workspace", type=Path, default=WORKSPACE, help="default: %(default)s")
+        action.add_argument("--workspace", type=Path, default=workspace(), help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the chosen action. Raises DataError for folders that are not in the VOT layout."""
-    folder = args.workspace / "sequences"
+    folder = sequences_folder(args.workspace)
     if args.action == "make":
         make_sequences(folder)
     elif args.action == "link":
@@ -40,6 +39,32 @@ def run(args: argparse.Namespace) -> int:
         kind = "masks" if info.has_masks else "boxes (a mask tracker scores low on them)"
         print(f"{info.path.name:<28} {info.length:>5} images, {kind}")
     return 0
+
+
+def prepare_workspace(folder: Path, sequences: Path | None = None) -> None:
+    """Make sure that a workspace has a configuration and valid sequences.
+
+    A new one gets the stack for short videos and the project's trackers. ``sequences`` replaces the list of
+    sequences; a workspace that has none gets those that the project renders itself.
+    """
+    if not (folder / CONFIG_NAME).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        stack = STACKS / "short-videos.yaml"
+        (folder / stack.name).write_bytes(stack.read_bytes())
+        write_config(folder, [TRACKERS], stack.name)
+    used = sequences_folder(folder)
+    if sequences is not None:
+        if used.resolve() != (folder / "sequences").resolve():
+            raise EvaluationError(f"{folder / CONFIG_NAME} shares the sequences in {used} with others, so --sequences "
+                                  "would change theirs: choose another --workspace")
+        link_sequences(sequences, used, masks_only=True, replace=True)
+    elif not (used / LIST_NAME).is_file() and data_set(folder) is None:
+        make_sequences(used)
+    names = [info.path.name for info in listed_sequences(used)]
+    foreign = next((path for path in map(str, (used / name for name in names)) if not path.isascii()), None)
+    if foreign:
+        raise EvaluationError(f"{foreign}: TraX cannot send paths with letters beyond ASCII; rename the "
+                              "sequence or choose a --workspace in a folder with a plain name")
 
 
 def make_sequences(folder: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tracker_ar.crops import RefinerCrop
 from tracker_ar.explain.observe import Explanation, Reference
-from tracker_ar.models.target_filter import FEATURE_STRIDE
+from tracker_ar.models.steepest_descent import FEATURE_STRIDE
 from tracker_ar.video.overlay import paint
 
 SIDE = 512  # pixels of the panels that show a crop

@@ -8,19 +8,22 @@ the reference branch, t the test branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ar.models.resnet import ResNet
 from tracker_ar.ops.box_pooling import BoxPooling, Level
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
 
+BACKBONE_LAYERS = ("layer2", "layer3")
 STRIDE_3, STRIDE_4 = 8, 16
 POOL_3R, POOL_4R, POOL_3T, POOL_4T = (3, 3), (1, 1), (5, 5), (3, 3)
 # Weights at strides 8 and 16 as `BoxPooling` needs them, (columns, out, rows * C), and the bias of all units.
 Folded = tuple[Tensor, Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int, padding: int) -> nn.Sequential:
@@ -105,6 +108,34 @@ class IoUNet(nn.Module):
     def modulated(self, modulation: tuple[Tensor, Tensor]) -> ModulatedIoU:
         """The predictor for one target, (1, channels, 1, 1) each, with everything fixed folded into its weights."""
         return ModulatedIoU(self, fold_modulation(self, modulation))
+
+
+class OverlapNetwork(nn.Module):
+    """What every network with an IoU-Net on its backbone offers: ATOM's, DiMP's and PrDiMP's. Images are
+    ImageNet-normalised search regions."""
+
+    feature_extractor: ResNet
+    bb_regressor: IoUNet
+
+    def extract_backbone(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) -> {'layer2': (N, C, H / 8, W / 8), 'layer3': (N, 2 C, H / 16, W / 16)}."""
+        return self.feature_extractor(images, BACKBONE_LAYERS)
+
+    def iou_modulation(self, backbone: Mapping[str, Tensor], boxes: Tensor) -> Pair:
+        """Modulation vectors of targets: boxes (N, 4) xywh in pixels of the crops -> two (N, C, 1, 1)."""
+        return self.bb_regressor.modulation(backbone["layer2"], backbone["layer3"], boxes)
+
+    def target_iou(self, backbone: Mapping[str, Tensor], box: Tensor) -> ModulatedIoU:
+        """The IoU predictor of one target in one image, box (1, 4) xywh in pixels of the crop; for tracking."""
+        return self.bb_regressor.modulated(self.iou_modulation(backbone, box))
+
+    def iou_features(self, backbone: Mapping[str, Tensor]) -> Pair:
+        """Features of test images for `predict_iou`, at strides 8 and 16."""
+        return self.bb_regressor.features(backbone["layer2"], backbone["layer3"])
+
+    def predict_iou(self, modulation: Pair, features: Pair, boxes: Tensor) -> Tensor:
+        """boxes (N, K, 4) xywh in pixels of the crops -> IoU (N, K), differentiable in the boxes."""
+        return self.bb_regressor(modulation, features, boxes)
 
 
 class ModulatedIoU:

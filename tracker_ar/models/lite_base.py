@@ -37,6 +37,7 @@ class LiteBaseConfig:
     mask_factor: float = 3.0
     initial_step_length: float = 0.9
     initial_regularization: float = 0.1
+    minimal_regularization: float = 1e-3
     train_iterations: int = 5
 
 
@@ -93,11 +94,12 @@ class LiteBase(nn.Module):
             config.mask_factor,
             config.initial_step_length,
             config.initial_regularization,
+            config.minimal_regularization,
         )
         embedding = Embedding(self.stacked_channels, config.hidden, config.channels)
-        self.classifier = TargetClassifier(
-            self.stacked_channels, config.channels, config.filter_size, optimizer, embedding
-        )
+        self.classifier = TargetClassifier(self.stacked_channels, config.channels, config.filter_size, optimizer)
+        # Its own is one convolution.
+        self.classifier.feature_extractor = nn.Sequential(embedding, self.classifier.feature_extractor[-1])
 
     def extract_backbone(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, C, H / 16, W / 16), see `stacked`."""

@@ -1,8 +1,8 @@
 """The neck of Alpha-Refine: how the reference target and the search region meet.
 
 "Alpha-Refine: Boosting Tracking Performance by Precise Bounding Box Estimation" (Yan et al. 2021):
-pixel-wise correlation keeps where each part of the target responds; a squeeze-and-excitation and a
-non-local block then weigh channels and positions.
+pixel-wise correlation keeps where each part of the target responds; a squeeze-and-excitation and, in some versions,
+a non-local block then weigh channels and positions.
 """
 
 from __future__ import annotations
@@ -57,17 +57,24 @@ class NonLocalBlock(nn.Module):
 class CorrelationNeck(nn.Module):
     """Reference kernel, pixel-wise correlation, channel attention, non-local block.
 
-    pool_size: the target is pooled to pool_size x pool_size cells, each of which becomes one correlation
-    channel.
-    stride: image pixels per feature cell.
+    pool_size: the reference is pool_size x pool_size cells, each of which becomes one correlation channel.
+    stride: image pixels per feature cell. pool_box: the cells are pooled from the target's box; without, they are the
+    middle half of the reference's map, whatever the box. post_correlation: three 1 x 1 convolutions after the
+    correlation. non_local: whether there is that block. Without further arguments as in the VOT2020 entry.
     """
 
-    def __init__(self, pool_size: int, stride: int = 16) -> None:
+    def __init__(
+        self, pool_size: int, stride: int = 16, pool_box: bool = True, post_correlation: bool = False,
+        non_local: bool = True,
+    ) -> None:
         super().__init__()
         self.pool_size = pool_size
         self.stride = stride
-        self.channel_attention = ChannelAttention(pool_size * pool_size)
-        self.spatial_attention = NonLocalBlock(pool_size * pool_size)
+        self.pool_box = pool_box
+        cells = pool_size * pool_size
+        self.post_corr = _mixing(cells) if post_correlation else nn.Identity()
+        self.channel_attention = ChannelAttention(cells)
+        self.spatial_attention = NonLocalBlock(cells) if non_local else nn.Identity()
         # Correlations sum hundreds of products of rectified features. Training starts with one small gate
         # for all channels, because gates drawn at random from values this large would be saturated for good.
         nn.init.normal_(self.channel_attention.fc1.weight, std=0.01)
@@ -80,6 +87,9 @@ class CorrelationNeck(nn.Module):
         masks: (N, 1, S, S), 1 on the target; each cell is then weighted by how much of it the target covers, so that
         what else is in the box does not respond.
         """
+        if not self.pool_box:
+            top, left = (side // 4 for side in features.shape[2:])
+            return features[:, :, top : top + self.pool_size, left : left + self.pool_size]
         corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)[:, None]
         size = (self.pool_size, self.pool_size)
         kernel = prroi_pool_boxes(features, corners, size, 1.0 / self.stride)[:, 0]
@@ -97,4 +107,14 @@ class CorrelationNeck(nn.Module):
 
     def forward(self, kernel: Tensor, features: Tensor) -> Tensor:
         """kernel (N or 1, C, p, p), search features (N, C, h, w) -> fused (N, p * p, h, w)."""
-        return self.spatial_attention(self.channel_attention(self.correlate(kernel, features)))
+        correlated = self.post_corr(self.correlate(kernel, features))
+        return self.spatial_attention(self.channel_attention(correlated))
+
+
+def _mixing(channels: int) -> nn.Sequential:
+    """1 x 1 convolutions over twice as many channels, with batch norms and rectifiers."""
+    widths = (channels, 2 * channels, 2 * channels, channels)
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:]):
+        layers += [nn.Conv2d(before, after, 1), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers)

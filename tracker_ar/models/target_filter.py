@@ -18,13 +18,20 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ar.models.resnet import BasicBlock
+from tracker_ar.models.steepest_descent import (
+    FEATURE_STRIDE,
+    Correlation,
+    Objective,
+    Slope,
+    SteepestDescent,
+    Unrolled,
+    cells_from_center,
+    with_sequences,
+)
 from tracker_ar.ops.prroi_pool import prroi_pool_boxes
-
-FEATURE_STRIDE = 16
-MINIMAL_REGULARIZATION = 1e-3
 
 
 class InstanceL2Norm(nn.Module):
@@ -43,16 +50,21 @@ class InstanceL2Norm(nn.Module):
 class FilterInitializer(nn.Module):
     """Initial filter: convolve, pool the target to the filter's size, average over samples (section 3.3)."""
 
-    def __init__(self, channels: int, filter_size: int) -> None:
+    def __init__(self, channels: int, filter_size: int, zero: bool = False) -> None:
+        """zero: whether training starts from filters of nothing, as PrDiMP's does."""
         super().__init__()
         self.filter_size = filter_size
         self.filter_conv = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.kaiming_normal_(self.filter_conv.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.filter_conv.bias)
+        weight, bias = self.filter_conv.parameters()
+        if zero:
+            nn.init.zeros_(weight)
+        else:
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(bias)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """features and boxes of the samples, xywh in pixels of the crop -> (s, C, k, k)."""
-        features, boxes = _with_sequences(features, boxes)
+        features, boxes = with_sequences(features, boxes)
         mapped = self.filter_conv(features.flatten(0, 1))
         flat = boxes.reshape(-1, 1, 4)
         corners = torch.cat((flat[..., :2], flat[..., :2] + flat[..., 2:]), dim=-1)
@@ -86,18 +98,8 @@ class TargetMaps(NamedTuple):
     weight: Tensor
 
 
-class Unrolled(NamedTuple):
-    """filters: the initial one and one per iteration, (s, C, k, k) each. losses: their scalars."""
-
-    filters: list[Tensor]
-    losses: list[Tensor]
-
-
-class FilterOptimizer(nn.Module):
-    """Steepest descent with the Gauss-Newton Hessian and a learned factor on the step length (section 3.2).
-
-    bin_size is in feature cells; initial_* are where training starts.
-    """
+class FilterOptimizer(SteepestDescent):
+    """DiMP's optimizer: squared errors with the Gauss-Newton Hessian (section 3.2). bin_size is in feature cells."""
 
     def __init__(
         self,
@@ -107,11 +109,10 @@ class FilterOptimizer(nn.Module):
         mask_factor: float,
         initial_step_length: float,
         initial_regularization: float,
+        minimal_regularization: float,
     ) -> None:
-        super().__init__()
+        super().__init__(initial_step_length, initial_regularization, minimal_regularization)
         self.bin_size = bin_size
-        self.log_step_length = nn.Parameter(torch.full((1,), math.log(initial_step_length)))
-        self.filter_reg = nn.Parameter(torch.full((1,), float(initial_regularization)))
         distance = torch.arange(num_bins) * bin_size
         label = torch.exp(-0.5 * (distance / label_sigma) ** 2)
         self.label_map_predictor = RadialFunction(label - label.min())
@@ -122,13 +123,7 @@ class FilterOptimizer(nn.Module):
 
     def target_maps(self, boxes: Tensor, filter_size: int, output_size: tuple[int, int]) -> TargetMaps:
         """What the scores should be: boxes (n, s, 4) xywh in pixels, output_size (H, W) in cells."""
-        center_x, center_y = ((boxes[..., :2] + boxes[..., 2:] / 2) / FEATURE_STRIDE).unbind(-1)
-        # Scores of an odd filter lie on cell centres, those of an even one on cell corners.
-        middle = (filter_size % 2) / 2.0
-        rows = torch.arange(output_size[0], dtype=boxes.dtype, device=boxes.device)
-        columns = torch.arange(output_size[1], dtype=boxes.dtype, device=boxes.device)
-        dy = rows[:, None] - (center_y - middle)[..., None, None]
-        dx = columns - (center_x - middle)[..., None, None]
+        dy, dx = cells_from_center(boxes, filter_size, output_size)
         distance = torch.sqrt(dy * dy + dx * dx) / self.bin_size
         return TargetMaps(
             self.label_map_predictor(distance),
@@ -136,68 +131,46 @@ class FilterOptimizer(nn.Module):
             self.spatial_weight_predictor(distance),
         )
 
-    def forward(
-        self,
-        target_filter: Tensor,
-        features: Tensor,
-        boxes: Tensor,
-        num_iterations: int,
-        sample_weights: Tensor | None = None,
-    ) -> Unrolled:
-        """See TargetClassifier.unroll."""
-        features, boxes = _with_sequences(features, boxes)
-        num_samples, num_sequences = boxes.shape[:2]
-        filter_size = target_filter.shape[-1]
-        correlation = Correlation(features, filter_size)
-        label, mask, weight = self.target_maps(boxes, filter_size, correlation.output_size)
+    def objective(
+        self, boxes: Tensor, filter_size: int, output_size: tuple[int, int], sample_weights: Tensor | None
+    ) -> Objective:
+        """See SteepestDescent."""
+        label, mask, weight = self.target_maps(boxes, filter_size, output_size)
         if sample_weights is None:
-            weight = weight * math.sqrt(1.0 / num_samples)
+            weight = weight * math.sqrt(1.0 / len(boxes))
         else:
-            weight = weight * sample_weights.sqrt().reshape(num_samples, -1, 1, 1)
-        regularization = self.filter_reg.square().clamp(min=MINIMAL_REGULARIZATION**2)
-        step_length = self.log_step_length.exp()
+            weight = weight * sample_weights.sqrt().reshape(len(boxes), -1, 1, 1)
 
-        scores = correlation.scores(target_filter)
-        filters, losses = [target_filter], []
-        for _ in range(num_iterations):
-            slope = 0.5 * ((1.0 - mask) * scores.detach().sign() + (1.0 + mask))
+        def squared_error(scores: Tensor) -> Slope:
             residual = weight * (_activate(scores, mask) - label)
-            losses.append(_loss(residual, regularization, target_filter))
-            gradient = correlation.transposed(weight * slope * residual) + regularization * target_filter
-            change = correlation.scores(gradient)
-            curvature = (weight * slope * change).square().sum(dim=(0, 2, 3))
-            energy = gradient.square().sum(dim=(1, 2, 3))
-            step = step_length * energy / (curvature + regularization * energy).clamp(min=1e-8)
-            target_filter = target_filter - step[:, None, None, None] * gradient
-            # Scores are linear in the filter: following them saves one of three passes over the samples.
-            scores = scores - step[:, None, None] * change
-            filters.append(target_filter)
-        losses.append(_loss(weight * (_activate(scores, mask) - label), regularization, target_filter))
-        return Unrolled(filters, losses)
+            slope = weight * (0.5 * ((1.0 - mask) * scores.detach().sign() + (1.0 + mask)))
+            return Slope(
+                residual.square().sum(), slope * residual, lambda change: (slope * change).square().sum(dim=(0, 2, 3))
+            )
+
+        return squared_error
 
 
 class TargetClassifier(nn.Module):
     """Scores how much every position looks like the centre of the target.
 
-    in_channels: of the backbone features; channels: of the classification features; filter_size: cells.
-    features: what makes classification features of backbone features, up to their scale, in place of one convolution.
+    in_channels: of the backbone features; channels: of the classification features; filter_size: cells; block: a
+    residual block before their convolution; zero_filter: see FilterInitializer.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, filter_size: int, optimizer: FilterOptimizer,
-        features: nn.Module | None = None,
+        self, in_channels: int, channels: int, filter_size: int, optimizer: SteepestDescent, block: bool = False,
+        zero_filter: bool = False,
     ) -> None:
         super().__init__()
-        self.filter_initializer = FilterInitializer(channels, filter_size)
+        self.filter_initializer = FilterInitializer(channels, filter_size, zero_filter)
         self.filter_optimizer = optimizer
-        # One over the root of the filter's length, so that scores do not grow with it.
-        norm_scale = math.sqrt(1.0 / (channels * filter_size * filter_size))
-        if features is not None:
-            self.feature_extractor = nn.Sequential(features, InstanceL2Norm(norm_scale))
-            return
         convolution = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        self.feature_extractor = nn.Sequential(convolution, InstanceL2Norm(norm_scale))
+        # One over the root of the filter's length, so that scores do not grow with it.
+        norm_scale = math.sqrt(1.0 / (channels * filter_size * filter_size))
+        layers = [BasicBlock(in_channels, in_channels, stride=1)] if block else []
+        self.feature_extractor = nn.Sequential(*layers, convolution, InstanceL2Norm(norm_scale))
 
     def initial_filter(self, features: Tensor, boxes: Tensor) -> Tensor:
         """First guess from classification features and boxes (xywh, pixels of the crop) -> (s, C, k, k)."""
@@ -239,48 +212,6 @@ class TargetClassifier(nn.Module):
         return Correlation(features, target_filter.shape[-1]).scores(target_filter)
 
 
-class Correlation:
-    """Correlation of sample features with one filter per sequence, and its transpose, as matrix products.
-
-    features: (n, s, C, h, w). Zero padding by half the filter: even filters give one row and column more.
-    Each filter tap is one row of a (k * k, C) matrix; `fold` moves the taps' responses to their places and
-    adds them up. That is faster than a convolution with a single output channel, and batches over sequences
-    and differentiates without grouped kernels.
-    """
-
-    def __init__(self, features: Tensor, filter_size: int) -> None:
-        self._features = features.flatten(3)
-        height, width = features.shape[-2:]
-        grow = (filter_size + 1) % 2
-        self.output_size = (height + grow, width + grow)
-        self._input_size = (height, width)
-        self._filter_size = filter_size
-        self._padding = (filter_size - 1) // 2
-
-    def scores(self, target_filter: Tensor) -> Tensor:
-        """(s, C, k, k) -> (n, s, H, W)."""
-        taps = target_filter.flip(2, 3).flatten(2).transpose(1, 2)
-        responses = (taps @ self._features).flatten(0, 1)
-        summed = F.fold(responses, self.output_size, self._filter_size, padding=self._padding)
-        return summed.reshape(-1, len(target_filter), *self.output_size)
-
-    def transposed(self, maps: Tensor) -> Tensor:
-        """(n, s, H, W) -> (s, C, k, k): the gradient of (maps * scores(f)).sum() for f."""
-        columns = F.unfold(maps.flatten(0, 1)[:, None], self._filter_size, padding=self._padding)
-        columns = columns.unflatten(0, maps.shape[:2])
-        taps = (columns @ self._features.transpose(2, 3)).sum(dim=0)
-        return taps.transpose(1, 2).unflatten(2, (self._filter_size, self._filter_size)).flip(2, 3)
-
-
 def _activate(scores: Tensor, mask: Tensor) -> Tensor:
     """Identity on the target (mask 1), rectifier in the background, where only false alarms count (eq. 2)."""
     return 0.5 * ((1.0 - mask) * scores.abs() + (1.0 + mask) * scores)
-
-
-def _loss(residual: Tensor, regularization: Tensor, target_filter: Tensor) -> Tensor:
-    total = residual.square().sum() + regularization * target_filter.square().sum()
-    return (total / len(target_filter)).squeeze()
-
-
-def _with_sequences(features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return (features[:, None], boxes[:, None]) if features.dim() == 4 else (features, boxes)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ar.crops import RefinerCrop, Window, normalized_pixels, paste_back, refiner_crop, to_tensor
+from tracker_ar.crops import RefinerCrop, normalized_pixels, paste_back, refiner_crop, to_tensor
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
-from tracker_ar.geometry import Region, box_from_mask, clip_box, region_box
+from tracker_ar.geometry import Region, clip_box, region_box
 from tracker_ar.models.alpha_refine import MaskRefiner, Target
 from tracker_ar.models.target_model import STAGES
 from tracker_ar.prediction import Refinement
+from tracker_ar.refine.masks import described
 from tracker_ar.refine.second_pass import Correction, is_better, is_due
 from tracker_ar.refine.settings import RefinerSettings
 from tracker_ar.trace import note, stage
@@ -143,23 +143,9 @@ class SegmentingRefiner:
         for crop, box, (probabilities, stages) in zip(crops, boxes, self.runner.run(segment, inputs)):
             with stage("paste back"):
                 pasted = paste_back(probabilities[0, 0].float().cpu().numpy(), crop, frame.size)
-                refinement = self._described(pasted, crop.window, box)
+                refinement = described(pasted, crop.window, box, self.settings.threshold, self.settings.minimum_part)
             results.append(_Segmented(crop, refinement, probabilities, stages))
         return results
-
-    def _described(self, probabilities: np.ndarray, window: Window, box: np.ndarray) -> Refinement:
-        """What these probabilities, (H, W), zero outside the window, say of the target; only the window is looked at."""
-        left, top = max(window[0], 0), max(window[1], 0)
-        seen = probabilities[top : max(window[3], top), left : max(window[2], left)]
-        inside = (seen > self.settings.threshold).view(np.uint8)
-        mask = np.zeros(probabilities.shape, np.uint8)
-        if not inside.any():
-            return Refinement(box, mask, 0.0, probabilities)
-        if self.settings.minimum_part > 0:
-            drop_small_parts(inside, self.settings.minimum_part)
-        mask[top : top + seen.shape[0], left : left + seen.shape[1]] = inside
-        around = box_from_mask(inside) + [left, top, 0, 0]
-        return Refinement(around, mask, float(cv2.mean(seen, inside)[0]), probabilities)
 
     def _learn(self, target: MaskTarget, result: _Segmented) -> None:
         settings = self.settings
@@ -186,14 +172,3 @@ def segment(
     found = network.segment(Target(kernel, weights=weights), images)
     stages = {} if network.target_model is None else {name: found.stages[name] for name in STAGES}
     return torch.sigmoid(found.logits), stages
-
-
-def drop_small_parts(mask: np.ndarray, minimum: float) -> None:
-    """Clear, in place, the connected parts of a non-empty mask (H, W) uint8 {0, 1} that are smaller than `minimum`
-    (0 to 1) times the area of the largest one. Pixels that touch at a corner are connected."""
-    x, y, width, height = box_from_mask(mask).astype(int)
-    inside = mask[y : y + height, x : x + width]
-    _, parts, statistics, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(inside), connectivity=8)
-    areas = statistics[:, cv2.CC_STAT_AREA]
-    kept = areas >= minimum * areas[1:].max()
-    inside &= kept[parts].astype(np.uint8)

@@ -1,15 +1,24 @@
-"""Settings of the refiner; the defaults are those of the challenge entry (Alpha-Refine, branch vot2020)."""
+"""Settings of the refiners."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
+from tracker_ar.models.branch_refiner import (
+    BRANCH_REFINER_18,
+    BRANCH_REFINER_34,
+    BRANCH_REFINER_50,
+    BranchRefinerConfig,
+)
+
+SELECTED = "selected"
 
 
 @dataclass(frozen=True)
 class RefinerSettings:
-    """Everything the mask refiner needs besides its weights."""
+    """Everything the mask refiner needs besides its weights; the defaults are those of the challenge entry
+    (Alpha-Refine, branch vot2020)."""
 
     network: MaskRefinerConfig = MASK_REFINER_50
     input_size: int = 384
@@ -38,3 +47,20 @@ LITE = RefinerSettings(
     second_pass_interval=8,
     learning_rate=0.3,
 )
+
+
+@dataclass(frozen=True)
+class BoxRefinerSettings:
+    """Everything a refiner with branches needs besides its weights; values of the authors' trackers, pytracking/
+    refine_modules and pytracking/tracker on the master branch."""
+
+    network: BranchRefinerConfig = BRANCH_REFINER_34
+    branch: str = "corner"  # which gives the box: box, corner, mask, or SELECTED
+    masks: bool = True  # also report masks, as in VOT2020; the benchmarks score boxes and leave them out
+    search_factor: float = 2.0  # side of the refiner's crop / side of the target, along both axes
+    threshold: float = 0.65  # mask probability above which a pixel is target, in the VOT2020 scripts
+
+
+AR_34 = BoxRefinerSettings()  # CVPR 2021: "all" branches, of which the corner branch gives the box
+AR_18 = BoxRefinerSettings(network=BRANCH_REFINER_18)
+AR_BASE = BoxRefinerSettings(network=BRANCH_REFINER_50, branch=SELECTED)  # arXiv 2007.02024, July 2020

@@ -21,12 +21,13 @@ from tracker_ar.evaluate.scores import Measures, SequenceScores, mean_curves, me
 MEASURES = tuple(field.name for field in dataclasses.fields(Measures))
 _HEADINGS = {
     "j": "J", "j_recall": "J rec", "j_decay": "J dec", "f": "F", "f_recall": "F rec", "f_decay": "F dec",
-    "success": "AUC", "precision": "P@20", "normalised_precision": "Pnorm", "tracked": ">0.1",
-    "reported_success": "AUCbox",
+    "success": "AUC", "precision": "P@20", "normalised_precision_at_20": "Pn@.20", "normalised_precision_auc": "Pn AUC",
+    "tracked": ">0.1", "reported_success": "AUCbox",
 }
 _LEGEND = """\
 J, F: region similarity and contour accuracy, with recall and decay (DAVIS). AUC: success, P@20: precision
-(OTB). Pnorm: normalised precision (TrackingNet). >0.1: share of frames with an overlap of the boxes over 0.1.
+(OTB). Pn@.20: normalised precision at 0.20, as in published tables of TrackingNet and LaSOT; Pn AUC: its mean over
+thresholds of 0 to 0.5. >0.1: share of frames with an overlap of the boxes over 0.1.
 These boxes are those around the tracker's masks, or the reported box where a mask is empty; AUCbox is the
 success of the reported boxes. All sequences weigh the same in the means. One pass, no restarts."""
 
@@ -97,7 +98,7 @@ def write_plots(folder: Path, scores: Sequence[SequenceScores]) -> list[Path]:
         "precision": _curve_plot(scores, "precision", metrics.DISTANCE_THRESHOLDS,
                                  "distance of the centres within, pixels", "at 20 pixels"),
         "normalised_precision": _curve_plot(scores, "normalised_precision", metrics.NORMALISED_THRESHOLDS,
-                                            "distance of the centres within, target sizes", "AUC"),
+                                            "distance of the centres within, target sizes", "at 0.20", "normalised_precision_at_20"),
     }
     masks = [score for score in scores if score.has_masks]
     if masks:
@@ -110,16 +111,17 @@ def write_plots(folder: Path, scores: Sequence[SequenceScores]) -> list[Path]:
 
 
 def _curve_plot(
-    scores: Sequence[SequenceScores], measure: str, thresholds: np.ndarray, axis: str, summary: str
+    scores: Sequence[SequenceScores], curve: str, thresholds: np.ndarray, axis: str, summary: str, measure: str = ""
 ) -> Figure:
+    """measure: that `summary` names in the legend, of the curve's name if empty."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.add_subplot()
     trackers = by_tracker(scores)
     for tracker, own in trackers.items():
-        label = f"{tracker}  {summary} {getattr(mean_measures(own), measure):.3f}"
-        axes.plot(thresholds, getattr(mean_curves(own), measure), label=label)
+        label = f"{tracker}  {summary} {getattr(mean_measures(own), measure or curve):.3f}"
+        axes.plot(thresholds, getattr(mean_curves(own), curve), label=label)
     axes.set(xlabel=axis, ylabel="share of frames", xlim=(0, thresholds[-1]), ylim=(0, 1.02),
-             title=f"{measure.replace('_', ' ').capitalize()}, {_count(scores)}")
+             title=f"{curve.replace('_', ' ').capitalize()}, {_count(scores)}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(len(trackers), 2))
     return figure

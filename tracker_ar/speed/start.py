@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker_ar.errors import EvaluationError
+from tracker_ar.places import IMPORTED_FROM
 
 # Nothing heavy is imported up here: the imports of the new process are timed.
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ def measure_start(
         request = {**dataclasses.asdict(start), "folder": folder, "threads": threads}
         command = [sys.executable, "-m", "tracker_ar.speed.start", json.dumps(request)]
         launched = time.time()
-        # From where this package lies, whatever the current folder is.
-        project = Path(__file__).resolve().parents[2]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=IMPORTED_FROM, capture_output=True, text=True)
     if done.returncode:
         raise EvaluationError("The start could not be measured; the process that tried says:\n"
                               f"{done.stderr.strip()}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ar.data.training_samples import SequenceSource
-from tracker_ar.models.dimp import SuperDiMP, build_super_dimp
+from tracker_ar.models.dimp import DiMP, build_dimp
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.batches import (
     VALIDATION_SEED,
@@ -63,7 +63,7 @@ class BaseTask:
         self.share = share
         self.indices = share.indices(recipe.batch_size)
         torch.manual_seed(seed)
-        self.network: SuperDiMP = build_super_dimp(recipe.network)
+        self.network: DiMP = build_dimp(recipe.network)
         initialise(self.network.feature_extractor)
         if backbone is not None:
             load_backbone(self.network.feature_extractor, backbone)
@@ -134,7 +134,7 @@ class BaseTask:
         return sequence_batch(source, generators, self.recipe.geometry, propose)
 
     def _forward(
-        self, network: SuperDiMP, batch: SequenceBatch
+        self, network: DiMP, batch: SequenceBatch
     ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Scores of the test frames by every filter, (n, s, H, W) each; their labels; the box loss; and the
         overlap of the highest scored proposal of each test frame, (n * s,)."""
@@ -153,19 +153,19 @@ class BaseTask:
         box_loss, overlap = self._box_loss(network, features, batch)
         return scores, labels, box_loss, overlap
 
-    def _test_scores(self, network: SuperDiMP, layer3: Tensor, boxes: Tensor) -> list[Tensor]:
+    def _test_scores(self, network: DiMP, layer3: Tensor, boxes: Tensor) -> list[Tensor]:
         count = self.recipe.train_frames
         classifier = network.classifier
         with low_precision(self.half, layer3):
-            convolved = classifier.feature_extractor[0](layer3)
-        features = classifier.feature_extractor[1](convolved.float()).unflatten(0, boxes.shape[:2])
+            convolved = classifier.feature_extractor[:-1](layer3)
+        features = classifier.feature_extractor[-1](convolved.float()).unflatten(0, boxes.shape[:2])
         first = classifier.initial_filter(features[:count], boxes[:count])
         iterations = network.config.train_iterations
         unrolled = classifier.unroll(first, features[:count], boxes[:count], iterations)
         return [classifier.scores(one, features[count:]) for one in unrolled.filters]
 
     def _box_loss(
-        self, network: SuperDiMP, features: dict[str, Tensor], batch: SequenceBatch
+        self, network: DiMP, features: dict[str, Tensor], batch: SequenceBatch
     ) -> tuple[Tensor, Tensor]:
         """Every test frame is paired with a train frame, so that batch statistics rest on all of them."""
         boxes, proposals = batch.boxes, batch.proposals
@@ -187,7 +187,7 @@ class BaseTask:
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """On held-out sequences: share of score peaks on the target, best proposals' overlap, box loss."""
-        assert isinstance(network, SuperDiMP)
+        assert isinstance(network, DiMP)
         device = next(network.parameters()).device
         hits, overlaps, losses = [], [], []
         for batch in range(_VALIDATION_BATCHES):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
 import warnings
@@ -22,7 +21,7 @@ from tracker_ar.train.curves import Curves
 from tracker_ar.train.distribution import Share, from_leader
 from tracker_ar.train.loading import Request, batches, lost_workers_named
 from tracker_ar.train.recipes import Schedule
-from tracker_ar.interrupts import interruptible, uninterrupted
+from tracker_ar.interrupts import Interruption, ended_at_once, interruptible
 
 _REPORT_EVERY = 50
 
@@ -161,27 +160,25 @@ class Trainer:
     def run(self) -> None:
         """Train until the budget is used up, then validate, save and export.
 
-        Ctrl-C and SIGTERM are heeded after the step; a training in one process is saved first.
+        Ctrl-C and SIGTERM end a training in one process after the step: it is saved, and KeyboardInterrupt raised.
+        Several processes end at once: some may wait in vain for others, and what they have is not one state.
         """
-        with interruptible(), lost_workers_named():
+        with interruptible() if self.place.share.count == 1 else ended_at_once() as interruption, lost_workers_named():
             try:
-                self._train()
-            except KeyboardInterrupt:
-                # Among several processes some may wait in vain for others: what they have is not one state.
-                if self.place.share.count == 1:
-                    self.save()
-                raise
+                self._train(interruption)
             finally:
                 self._batches = None
                 if self._curves is not None:
                     self._curves.close()
 
-    def _train(self) -> None:
+    def _train(self, interruption: Interruption) -> None:
         saved = validated = reported = self.seconds
         recent: list[dict[str, float]] = []
         while self.progress < 1.0:
-            with uninterrupted() if self.place.share.count == 1 else contextlib.nullcontext():
-                recent.append(self.train_step())
+            recent.append(self.train_step())
+            if interruption.asked:
+                self.save()
+                raise KeyboardInterrupt
             if self.step % _REPORT_EVERY == 0:
                 self._report(recent, self.seconds - reported)
                 recent, reported = [], self.seconds

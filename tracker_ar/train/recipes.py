@@ -9,7 +9,7 @@ from tracker_ar.data.mixture import FrameSampling
 from tracker_ar.data.synthetic.scenes import SceneSettings
 from tracker_ar.data.training_samples import Augmentation, SequenceGeometry
 from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
-from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, SuperDiMPConfig
+from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig
 from tracker_ar.models.lite_base import LITE_BASE, LiteBaseConfig
 
 
@@ -119,7 +119,7 @@ class BaseRecipe:
     box_weight: float = 0.03
     backbone_rate: float = 1.0
     scenes: SceneSettings = field(default_factory=SceneSettings)
-    network: SuperDiMPConfig = SUPER_DIMP_LITE
+    network: DiMPConfig = SUPER_DIMP_LITE
     kind: str = "lite_super_dimp"
     data: DataMix | None = None
     rates: tuple[tuple[str, float], ...] = ()

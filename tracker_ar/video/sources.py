@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 
 from tracker_ar.errors import DataError, InputError
+from tracker_ar.images import read_image
+from tracker_ar.places import expanded
+from tracker_ar.quiet import quiet_opencv
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FALLBACK_FPS = 30.0  # for folders of images and cameras that do not say
@@ -59,25 +62,17 @@ def open_source(place: str, start: int = 1, end: int | None = None) -> Source:
     if start < 1 or (end is not None and end < start):
         raise InputError(f"--start {start} and --end {end} leave no frame: frames count from 1, and the end "
                          "is not before the start.")
-    path = Path(place).expanduser()
+    if not place.strip():
+        raise InputError("The source has an empty name: give a path, or a camera's number (0 is the first).")
+    path = expanded(place)
     if path.is_dir():
         return _open_folder(path, start, end)
     if path.is_file():
         return _open_video(path, start, end)
-    if place.isdigit():
+    if place.isascii() and place.isdigit():
         return _open_camera(int(place), start, end)
     raise DataError(f"{place}: there is no such video file or folder of images; give a path, or a camera's "
                     "number (0 is the first).")
-
-
-def decode_image(data: bytes, flags: int) -> np.ndarray | None:
-    """The image in an encoded file, as `cv2.imdecode` gives it, or None where it cannot be decoded."""
-    if not data:
-        return None
-    try:
-        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error:  # sizes beyond OpenCV's limits
-        return None
 
 
 # ---- a folder of images
@@ -116,11 +111,9 @@ def _natural_key(name: str) -> tuple[list[str | int], str]:
 
 def _read_image(file: Path) -> np.ndarray | None:
     try:
-        # A pipe or a device might never end.
-        image = decode_image(file.read_bytes() if file.is_file() else b"", cv2.IMREAD_COLOR)
-    except OSError:  # a file that may not be read
+        return read_image(file)
+    except DataError:
         return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 # ---- a video file
@@ -183,15 +176,11 @@ def _fps(capture: cv2.VideoCapture) -> float:
 
 
 def _open_camera(index: int, start: int, end: int | None) -> Source:
-    level = cv2.utils.logging.getLogLevel()
-    # Every back end would report its failure at length.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        capture = cv2.VideoCapture(index)
-    except cv2.error:
-        capture = cv2.VideoCapture()
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with quiet_opencv():  # every back end would report its failure at length
+        try:
+            capture = cv2.VideoCapture(index)
+        except cv2.error:
+            capture = cv2.VideoCapture()
     if not capture.isOpened():
         raise DataError(f"Camera {index} cannot be opened: it is not there, in use by another program, or "
                         "may not be used by this one. If you meant a file or folder, check the path.")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.video.sources import decode_image
+from tracker_ar.images import read_visible
 
 Target = tuple[float, ...] | Path  # a box x, y, w, h, or the file of a mask
 MOST_TARGETS = 255  # the values of an 8-bit mask
@@ -39,17 +39,9 @@ def read_mask(file: Path) -> np.ndarray:
     Raises DataError when the file is missing or not an image.
     """
     try:
-        image = decode_image(file.read_bytes(), cv2.IMREAD_UNCHANGED)
-    except OSError as error:
-        raise DataError(f"{file}: the mask cannot be read ({error.strerror}).") from error
-    if image is None:
-        raise DataError(f"{file}: is not an image that OpenCV can decode; give the mask as a PNG file, black "
-                        "where there is no target.")
-    if image.ndim == 3 and image.shape[2] == 4:
-        image = image[:, :, :3].any(axis=2) & (image[:, :, 3] > 0)
-    elif image.ndim == 3:
-        image = image.any(axis=2)
-    return np.ascontiguousarray(image != 0, dtype=np.uint8)
+        return read_visible(file).astype(np.uint8)
+    except DataError as error:
+        raise DataError(f"{error}; give the mask as a PNG file, black where there is no target.") from error
 
 
 def regions_of(targets: Sequence[Target], image: np.ndarray) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracker_ar import places
 from tracker_ar.atomic import replacement
 from tracker_ar.errors import CheckpointError
 from tracker_ar.weights.header import read_header
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
     from tracker_ar.weights.containers import Checkpoint
 
-ENVIRONMENT_VARIABLE = "ALPHAREFINE_CHECKPOINTS"
+ENVIRONMENT_VARIABLE = places.CHECKPOINTS_VARIABLE
 FORMAT = "alpharefine-1"
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 # ---- places
@@ -33,10 +33,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 def checkpoint_dir() -> Path:
     """The folder of the installed checkpoints, absolute.
 
-    It is what ALPHAREFINE_CHECKPOINTS says (a relative path counts from the project root: a tracker's working
-    directory is a temporary folder), else `checkpoints/` in the project root.
+    See `places.checkpoint_dir`, also on ALPHAREFINE_CHECKPOINTS.
     """
-    return PROJECT / Path(os.environ.get(ENVIRONMENT_VARIABLE) or "checkpoints").expanduser()
+    return places.checkpoint_dir()
 
 
 def find_checkpoints(
@@ -53,7 +52,7 @@ def find_checkpoints(
     if problems:
         found = "; ".join(f"{slot.file_name} {problem}" for slot, problem in problems.items())
         raise CheckpointError(f"{what} cannot run; in {folder}: {found}.\n{where_to_get(problems)}")
-    return [folder / slot.file_name for slot in slots]
+    return [_file(directory, slot.file_name) for slot in slots]
 
 
 def problem_with(slot: Slot, directory: str | os.PathLike[str] | None = None) -> str | None:
@@ -62,7 +61,7 @@ def problem_with(slot: Slot, directory: str | os.PathLike[str] | None = None) ->
     Fast: looks at the header only, without torch. The file must be whole; the authors' must also say that `install`
     wrote them, and hold the keys and shapes that the tracker needs (for the project's own, `load_into` looks at that).
     """
-    path = _folder(directory) / slot.file_name
+    path = _file(directory, slot.file_name)
     try:
         if not path.exists():
             return "is missing"
@@ -81,6 +80,10 @@ def problem_with(slot: Slot, directory: str | os.PathLike[str] | None = None) ->
 
 def _folder(directory: str | os.PathLike | None) -> Path:
     return checkpoint_dir() if directory is None else Path(directory).absolute()
+
+
+def _file(directory: str | os.PathLike | None, name: str) -> Path:
+    return places.checkpoint_file(name) if directory is None else Path(directory).absolute() / name
 
 
 # ---- fitting a network

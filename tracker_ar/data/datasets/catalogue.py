@@ -9,12 +9,12 @@ from pathlib import Path
 from tracker_ar.data.datasets.coco import COCO
 from tracker_ar.data.datasets.davis import DAVIS
 from tracker_ar.data.datasets.got10k import GOT10k
-from tracker_ar.data.sequence import Dataset
 from tracker_ar.data.datasets.lasot import LaSOT
 from tracker_ar.data.datasets.saliency import Saliency
-from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.datasets.trackingnet import TrackingNet
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
+from tracker_ar.data.sequence import Dataset
+from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError

@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tracker_ar.data.datasets.files import existing, read_image
+from tracker_ar.data.datasets.files import existing
 from tracker_ar.data.datasets.index_cache import cached_index
 from tracker_ar.data.sequence import Frame
 from tracker_ar.errors import DataError
+from tracker_ar.images import read_image
 
 LAYOUT = """  ROOT/annotations/instances_train2017.json
   ROOT/train2017/000000000009.jpg ...            (or ROOT/images/train2017/; val2017 in the same way)"""
@@ -34,7 +35,7 @@ class _Object:
         return np.ones(1, bool)
 
     def frame(self, index: int) -> Frame:
-        image = read_image(self.path)
+        image = read_image(self.path, upright=False)  # annotations are made without the tag
         return Frame(image, self.box, fill(self.polygons, image.shape[:2]))
 
 

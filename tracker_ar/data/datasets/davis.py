@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tracker_ar.data.datasets.files import MaskTrack, existing, names_in, read_labels, read_lines
+from tracker_ar.data.datasets.files import MaskTrack, existing, names_in, read_lines
 from tracker_ar.errors import DataError
+from tracker_ar.images import read_labels
 
 LAYOUT = """  ROOT/JPEGImages/480p/VIDEO/00000.jpg ...
   ROOT/Annotations/480p/VIDEO/00000.png ...

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from tracker_ar.data.sequence import Frame
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask
+from tracker_ar.images import read_image, read_labels
 
 NO_BOX = np.zeros(4)
 
@@ -28,7 +27,7 @@ class BoxTrack:
     visible: np.ndarray
 
     def frame(self, index: int) -> Frame:
-        return Frame(read_image(self.images[index]), self.boxes[index], None)
+        return Frame(read_image(self.images[index], upright=False), self.boxes[index], None)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class MaskTrack:
     above: int = 127
 
     def frame(self, index: int) -> Frame:
-        image, labels = read_image(self.images[index]), read_labels(self.masks[index])
+        image, labels = read_image(self.images[index], upright=False), read_labels(self.masks[index])
         if labels.shape != image.shape[:2]:
             raise DataError(
                 f"{self.masks[index]}: is {labels.shape[1]}x{labels.shape[0]}, "
@@ -111,28 +110,6 @@ def read_flags(path: Path, count: int) -> np.ndarray:
     if len(flags) != count:
         raise DataError(f"{path}: has {len(flags)} entries, but the sequence has {count} boxes")
     return flags
-
-
-def read_image(path: Path) -> np.ndarray:
-    """RGB uint8 H x W x 3."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"{path}: missing or not a readable image")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """A label map, uint8 H x W: the indices of a palette image, else its first channel.
-
-    OpenCV would turn the palette into colours.
-    """
-    try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path}: missing or not a readable mask ({error})") from error
-    labels = labels[..., 0] if labels.ndim == 3 else labels
-    return labels.astype(np.uint8) * 255 if labels.dtype == bool else labels.astype(np.uint8)
 
 
 def positive(boxes: np.ndarray) -> np.ndarray:

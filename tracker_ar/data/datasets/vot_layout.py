@@ -8,6 +8,8 @@ A sequence is a folder with ``color/%08d.jpg`` (from 1), ``groundtruth.txt`` (a 
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from pathlib import Path
 from tracker_ar.errors import DataError
 
 LIST_NAME = "list.txt"
+_MASK = re.compile(r"m\s*-?\d+\s*,\s*-?\d+\s*,\s*(\d+)\s*,\s*(\d+)\s*((?:,\s*\d+\s*)*)")
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,33 @@ def inspect_sequence(path: Path) -> SequenceInfo:
     metadata_file = path / "sequence"
     if not metadata_file.is_file():
         raise DataError(f"{path}: no file 'sequence'; a VOT-layout folder has one with name, fps and length")
-    metadata = dict(line.split("=", 1) for line in metadata_file.read_text().splitlines() if "=" in line)
-    if not metadata.get("fps", "").strip().isdigit():
-        raise DataError(f"{metadata_file}: no whole number 'fps='; the real-time experiment would take 30")
+    metadata = _metadata(metadata_file)
+    if not metadata.get("fps", "").isdigit() or int(metadata["fps"]) == 0:
+        raise DataError(f"{metadata_file}: no whole number 'fps=' above 0; the real-time experiment would take 30")
 
-    pattern = metadata.get("channels.color", "color/%08d.jpg").strip()
+    pattern = metadata.get("channels.color", "color/%08d.jpg").replace("\\", "/")
     if "%" not in pattern:
         pattern += "/%08d.jpg"
+    try:
+        pattern % 1
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{metadata_file}: 'channels.color={pattern}' is no pattern like color/%08d.jpg ({error}); "
+                        "write %% for the sign itself") from error
     length = 0
     while (path / (pattern % (length + 1))).is_file():
         length += 1
     if length < 2:
         raise DataError(f"{path}: {length} images {pattern} counted from 1; at least 2 are needed")
-    stated = metadata.get("length", "").strip()
+    stated = metadata.get("length", "")
     if stated and stated != str(length):
         raise DataError(f"{metadata_file}: length={stated}, but there are {length} images {pattern} in a row")
 
-    regions = _lines(path / metadata.get("groundtruth", "groundtruth.txt").strip(), length)
+    truth = path / metadata.get("groundtruth", "groundtruth.txt")
+    regions = _lines(truth, length)
+    for number, region in enumerate(regions, 1):
+        problem = _problem_with(region)
+        if problem:
+            raise DataError(f"{truth}: line {number} {problem}: {region[:40]!r}")
     _check_anchors(path / "anchor.value", regions)
     has_masks = all(region.startswith("m") or _is_special(region) for region in regions)
     return SequenceInfo(path, length, has_masks)
@@ -56,7 +69,7 @@ def inspect_sequence(path: Path) -> SequenceInfo:
 def read_list(folder: Path) -> list[str]:
     """The names in ``list.txt`` of a folder of sequences; none when there is no such file."""
     file = folder / LIST_NAME
-    return [line.strip() for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
+    return [line.strip() for line in _text(file).splitlines() if line.strip()] if file.is_file() else []
 
 
 def write_list(folder: Path, names: list[str]) -> None:
@@ -68,11 +81,47 @@ def write_list(folder: Path, names: list[str]) -> None:
 def _lines(file: Path, length: int) -> list[str]:
     if not file.is_file():
         raise DataError(f"{file}: missing; it has the target's region in a line for every image")
-    lines = [line.strip() for line in file.read_text().splitlines()]
-    if len(lines) != length or not all(lines):
-        raise DataError(f"{file}: {len([line for line in lines if line])} lines for {length} images; "
-                        "there must be one for every image")
+    lines = [line.strip() for line in _text(file).splitlines()]
+    if not all(lines):
+        raise DataError(f"{file}: line {lines.index('') + 1} is blank; take it out")
+    if len(lines) != length:
+        raise DataError(f"{file}: {len(lines)} lines for {length} images; there must be one for every image")
     return lines
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    pairs = (line.partition("=") for line in _text(file).splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _text(file: Path) -> str:
+    """As the toolkit will read it, which takes a byte order mark for a letter."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 text ({error.reason}); save it in that encoding") from error
+    if text.startswith("\ufeff"):
+        raise DataError(f"{file}: begins with a byte order mark; save it as UTF-8 without one (BOM)")
+    return text
+
+
+def _problem_with(region: str) -> str:
+    """What is wrong with a line of the ground truth, as the rest of a sentence; empty for a region."""
+    if region.startswith("m"):
+        mask = _MASK.fullmatch(region)
+        if mask is None:
+            return "is not a mask, m and whole numbers left, top, width, height and runs with commas between"
+        width, height = int(mask[1]), int(mask[2])
+        missing = width * height - sum(map(int, mask[3].split(",")[1:]))
+        # Some writers leave out the zeros behind the last pixel of the target.
+        return "" if 0 <= missing < max(width, 1) else "has runs that do not fill its box; was it cut off?"
+    try:
+        numbers = [float(word) for word in region.split(",")]
+    except ValueError:
+        return "is not a region: numbers with commas between, x,y,w,h for a box"
+    if len(numbers) not in (1, 4) and (len(numbers) < 6 or len(numbers) % 2):
+        return f"has {len(numbers)} numbers: a box has 4, x,y,w,h, and a polygon 6, 8 or more"
+    return "has a number that is not finite" if any(map(math.isinf, numbers)) else ""
 
 
 def _check_anchors(file: Path, regions: list[str]) -> None:

@@ -15,11 +15,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from scipy import ndimage
 
 from tracker_ar.errors import DataError
+from tracker_ar.images import read_image, read_labels
 
 IGNORE = 255
 MIN_AREA = 400
@@ -86,14 +86,14 @@ class ImageLibrary:
         name = entry["name"]
         paths = [self.folder / "images" / f"{name}{suffix}" for suffix in (".jpg", ".png")]
         path = next((path for path in paths if path.is_file()), None)
-        pixels = None if path is None else cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise DataError(f"{paths[0]}: missing or not a readable image, but listed in index.json")
+        if path is None:
+            raise DataError(f"{paths[0]}: missing, but listed in index.json")
+        pixels = read_image(path, upright=False)
         shape = pixels.shape[:2]
         return AnnotatedImage(
             name=name,
             source=str(entry.get("source", "unknown")),
-            pixels=cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB),
+            pixels=pixels,
             labels=_read_map(self.folder / "masks" / f"{name}.png", shape),
             regions=_read_map(self.folder / "regions" / f"{name}.png", shape),
         )
@@ -143,9 +143,7 @@ def _read_index(folder: Path) -> list[dict]:
 def _read_map(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     if not path.is_file():
         return None
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2:
-        raise DataError(f"{path}: not a readable single-channel image; save label maps as 8 or 16 bit PNG")
+    labels = read_labels(path)
     if labels.shape != shape:
         raise DataError(f"{path}: is {labels.shape[1]}x{labels.shape[0]}, its image {shape[1]}x{shape[0]}")
     return labels
