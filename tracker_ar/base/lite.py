@@ -124,7 +124,7 @@ class LiteTracker:
         settings, network, device = self.settings, self.runner.network, self.runner.device
         box = np.asarray(box, np.float64)
         random = RandomSource(self._seed)
-        centre = torch.from_numpy((box[:2] + box[2:] / 2)[::-1].astype(np.float32)) - 0.5
+        centre = (torch.from_numpy((box[:2] + box[2:] / 2)[::-1].astype(np.float32)) - 0.5).round()
         scale = np.float32(self._side_of(box) / settings.input_size)
         with stage("augmentation"):
             patches, shifts = augment_first_frame(
@@ -213,7 +213,7 @@ class LiteTracker:
         if iterations:
             memory = target.memory
             target.filter = self.runner.network.classifier.optimize_filter(
-                target.filter, memory.features, memory.boxes, iterations, memory.active_weights.to(self.runner.device)
+                target.filter, memory.features, memory.targets, iterations, memory.active_weights.to(self.runner.device)
             )
 
     def _cut(self, frame: Frame, target: LiteTarget) -> tuple[Region, Tensor]:
@@ -232,7 +232,7 @@ class LiteTracker:
         side = settings.input_size
         expanded = int(side * settings.augmentation.expansion_factor)
         expanded += (expanded - side) % 2
-        window = search_window(frame.size, centre.round(), scale * np.float32(expanded), expanded, "replicate", None)
+        window = search_window(frame.size, centre, scale * np.float32(expanded), expanded, "replicate", None)
         top, left, bottom, right = window.coords.tolist()
         near, far = np.array([left, top], np.float64), np.array([right, bottom], np.float64)
         margin = (far - near) * (expanded - side) / (2 * expanded)
