@@ -23,9 +23,10 @@ from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
 from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import DataError
 from tracker_ar.frame import Frame
+from tracker_ar.geometry import mask_from_box
 from tracker_ar.judge import JudgeSettings, judge, overlap
 from tracker_ar.models.lite_base import build_lite_base
-from tracker_ar.prediction import State
+from tracker_ar.prediction import Refinement, State
 from tracker_ar.train.feature_cache import Variation, cached_sequences
 
 PRESENCE, SEARCH, JUDGE = PresenceSettings(), SearchSettings(), JudgeSettings()
@@ -55,10 +56,9 @@ def test_a_peak_near_the_last_place_is_preferred() -> None:
     assert stayed[0] == pytest.approx(4, abs=0.1) and unknown[0] == pytest.approx(11, abs=0.1)
 
 
-def test_presence_grows_with_the_peak_and_falls_with_a_rival() -> None:
+def test_presence_grows_with_the_peak() -> None:
     low, high = (presence(Evidence(peak, 0.2), PRESENCE) for peak in (0.1, 0.8))
-    contested = presence(Evidence(0.8, 0.95), PRESENCE)
-    assert 0 < low < high < 1 and contested < high
+    assert 0 < low < 0.5 < high < 1
 
 
 def test_the_search_stays_then_grows_then_scans() -> None:
@@ -66,7 +66,7 @@ def test_the_search_stays_then_grows_then_scans() -> None:
     centre, growth = next_search(box, 0, size, 80.0, SEARCH)
     assert growth == 1 and centre.tolist() == [100, 50]
     assert next_search(box, SEARCH.patience, size, 80.0, SEARCH)[1] == SEARCH.growth
-    later = [next_search(box, SEARCH.scan_after + n, size, 80.0, SEARCH)[0] for n in range(60)]
+    later = [next_search(box, SEARCH.scan_after + n, size, 80.0, SEARCH)[0] for n in range(100)]
     assert any(np.abs(one - [380, 180]).max() < 40 for one in later)
 
 
@@ -81,30 +81,45 @@ def test_scanned_regions_cover_the_image_from_near_to_far() -> None:
 BOX, REFINED = np.array([10.0, 10.0, 40.0, 40.0]), np.array([12.0, 8.0, 44.0, 38.0])
 
 
+def refinement(box: np.ndarray = REFINED, presence: float = 0.95, quality: float = 0.8, masked: np.ndarray = REFINED):
+    return Refinement(box, mask_from_box(masked, (100, 100)), 0.9, presence=presence, quality=quality)
+
+
 def test_a_lost_target_keeps_its_box_and_teaches_nothing() -> None:
-    verdict = judge(BOX, 0.01, REFINED, 0.99, JUDGE)
+    verdict = judge(BOX, 0.1, refinement(presence=0.05), JUDGE)
     assert verdict.state is State.LOST and not verdict.learns
     assert verdict.box.tolist() == BOX.tolist()
 
 
-def test_the_refiners_box_is_believed_where_it_is_sure_and_near() -> None:
-    good = judge(BOX, 0.9, REFINED, 0.95, JUDGE)
+def test_base_tracker_and_refiner_both_count() -> None:
+    doubts = [judge(BOX, score, refinement(presence=presence), JUDGE).score
+              for score, presence in ((0.9, 0.9), (0.9, 0.2), (0.2, 0.9), (0.2, 0.2))]
+    assert doubts[0] > max(doubts[1:3]) and min(doubts[1:3]) > doubts[3]
+
+
+def test_the_refiners_box_is_believed_where_it_agrees_with_its_mask() -> None:
+    good = judge(BOX, 0.9, refinement(), JUDGE)
     assert good.learns and overlap(good.box, REFINED) > overlap(BOX, REFINED)
-    unsure = judge(BOX, 0.9, REFINED, 0.1, JUDGE)
-    elsewhere = judge(BOX, 0.9, REFINED + [60, 0, 0, 0], 0.95, JUDGE)
-    for verdict in (unsure, elsewhere):
+    poor = judge(BOX, 0.9, refinement(quality=0.2), JUDGE)
+    torn = judge(BOX, 0.9, refinement(masked=REFINED + [30, 0, 0, 0]), JUDGE)
+    for verdict in (poor, torn):
         assert not verdict.trusted and verdict.box.tolist() == BOX.tolist()
 
 
 def test_the_size_changes_by_so_much_in_a_frame() -> None:
     swollen = np.array([0.0, 0.0, 90.0, 60.0])
-    verdict = judge(BOX, 0.9, swollen, 0.95, JUDGE)
+    verdict = judge(BOX, 0.9, refinement(swollen, masked=swollen), JUDGE)
     assert verdict.trusted and (verdict.box[2:] <= BOX[2:] * JUDGE.most_growth + 1e-9).all()
 
 
 def test_uncertain_frames_are_followed_and_teach_nothing() -> None:
-    verdict = judge(BOX, (JUDGE.found + JUDGE.lost) / 2, REFINED, 0.95, JUDGE)
+    verdict = judge(BOX, 0.5, refinement(presence=0.5), JUDGE)
     assert verdict.state is State.UNCERTAIN and verdict.trusted and not verdict.learns
+
+
+def test_without_a_refiner_the_base_trackers_box_is_believed() -> None:
+    verdict = judge(BOX, 0.9, None, JUDGE)
+    assert verdict.learns and verdict.box.tolist() == BOX.tolist()
 
 
 # ---- data and training

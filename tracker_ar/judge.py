@@ -1,46 +1,62 @@
 """Which box of a frame is believed, and fed back to the base tracker: the base tracker's, or the refiner's.
 
 The refiner's box is the better one as long as it looks at the target; where it does not, feeding it back ruins the
-search. So it must be sure, agree with the place that the score map names, and change the size plausibly.
+search. It is believed by how well its box agrees with its mask and how well it expects the mask to cover the target.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from tracker_ar.prediction import State, Verdict
+from tracker_ar.geometry import box_from_mask
+from tracker_ar.prediction import Refinement, State, Verdict
+
+_CERTAIN = 0.99
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """found, lost: scores from which the target counts as found, and under which as lost. sure: score of the refiner from
-    which its box is believed. overlaps: of both boxes, where the refiner's begins to be believed, and where it wholly
-    is. pull: share of the way from the last size to a box that is wholly believed; most_growth: of a side within a frame,
-    either way, before that."""
+    """found, lost: scores from which the target counts as found, and under which as lost.
+
+    base_weight, refiner_weight: of the base tracker's score and the refiner's in the logarithm of the odds. agreement:
+    overlap of the refiner's box with the box around its mask, quality: expected overlap of the mask, from which on the
+    refiner's box begins to be believed, and where it wholly is. pull: share of the way from the last size to one that is
+    wholly believed; most_growth: of a side within a frame, either way, before that.
+    """
 
     found: float = 0.75
     lost: float = 0.3
-    sure: float = 0.6
-    overlaps: tuple[float, float] = (0.3, 0.7)
-    pull: float = 0.7
-    most_growth: float = 1.25
+    base_weight: float = 0.4
+    refiner_weight: float = 0.8
+    agreement: tuple[float, float] = (0.6, 0.85)
+    quality: tuple[float, float] = (0.4, 0.65)
+    pull: float = 0.8
+    most_growth: float = 1.3
 
 
-def judge(
-    box: np.ndarray, score: float, refined: np.ndarray, refined_score: float, settings: JudgeSettings
-) -> Verdict:
-    """box, score: of the base tracker, where the size is the last one. refined, refined_score: of the refiner, a box of
-    the same form and its confidence, 0 where it saw nothing."""
-    if score < settings.lost:
-        return Verdict(State.LOST, box, False)
-    state = State.FOUND if score >= settings.found else State.UNCERTAIN
-    least, enough = settings.overlaps
-    belief = min(1.0, (overlap(box, refined) - least) / (enough - least))
-    if refined_score < settings.sure or belief <= 0:
-        return Verdict(state, box, False)
-    return Verdict(state, moved_towards(box, refined, belief, settings), True)
+def judge(box: np.ndarray, score: float, refined: Refinement | None, settings: JudgeSettings) -> Verdict:
+    """What is believed of a frame. box, score: of the base tracker, (4,) x, y, w, h with the last size."""
+    if refined is not None:
+        presence = refined.score if refined.presence is None else refined.presence
+        score = expit(settings.base_weight * logit(score) + settings.refiner_weight * logit(presence))
+    state = State.LOST if score < settings.lost else State.FOUND if score >= settings.found else State.UNCERTAIN
+    if refined is None or state is State.LOST:
+        return Verdict(state, box, score, state is not State.LOST)
+    belief = belief_in(refined, settings)
+    return Verdict(state, moved_towards(box, refined.box, belief, settings), score, belief >= 0.5)
+
+
+def belief_in(refined: Refinement, settings: JudgeSettings) -> float:
+    """How far a refiner's box is believed, 0 to 1."""
+    quality = refined.score if refined.quality is None else refined.quality
+    belief = _ramp(quality, settings.quality)
+    if refined.mask is not None:
+        agreement = overlap(refined.box, box_from_mask(refined.mask)) if refined.mask.any() else 0.0
+        belief = min(belief, _ramp(agreement, settings.agreement))
+    return belief
 
 
 def moved_towards(box: np.ndarray, refined: np.ndarray, belief: float, settings: JudgeSettings) -> np.ndarray:
@@ -57,3 +73,18 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     far = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
     shared = float(np.maximum(far - near, 0).prod())
     return shared / float(first[2:].prod() + second[2:].prod() - shared)
+
+
+def logit(probability: float) -> float:
+    """The logarithm of the odds; nothing counts as more certain than 0.99."""
+    probability = min(max(probability, 1 - _CERTAIN), _CERTAIN)
+    return math.log(probability / (1 - probability))
+
+
+def expit(log_odds: float) -> float:
+    """The probability of these odds."""
+    return 1 / (1 + math.exp(-log_odds))
+
+
+def _ramp(value: float, limits: tuple[float, float]) -> float:
+    return min(1.0, max(0.0, (value - limits[0]) / (limits[1] - limits[0])))

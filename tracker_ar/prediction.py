@@ -60,12 +60,16 @@ class Refinement:
     mask: (H, W) uint8 {0, 1}, C-contiguous; None from a refiner without a mask branch.
     score: confidence, 0 to 1: for a mask the mean probability of its pixels, 0 where it is empty.
     probabilities: (H, W) float32, from which the mask was made; None where there is no mask.
+    presence: the probability that the target is where was looked; quality: the expected overlap of the mask with the
+    target, 0 to 1. None from a refiner that does not judge itself.
     """
 
     box: np.ndarray
     mask: np.ndarray | None
     score: float
     probabilities: np.ndarray | None = None
+    presence: float | None = None
+    quality: float | None = None
 
 
 class Tracker(Protocol):
@@ -83,10 +87,11 @@ class Tracker(Protocol):
 @dataclass(frozen=True)
 class Verdict:
     """What is believed of a target after a frame. box: (4,) float64 x, y, w, h in image pixels, from which the base
-    tracker goes on; trusted: whether it is the refiner's."""
+    tracker goes on. score: that the target is there, 0 to 1. trusted: whether the refined box is believed."""
 
     state: State
     box: np.ndarray
+    score: float
     trusted: bool
 
     @property

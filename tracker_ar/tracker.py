@@ -153,8 +153,8 @@ class AlphaRefineTracker:
             prediction = self._prediction(frame, result, box, refinement)
             if isinstance(self.base, FedBack):
                 prediction = self._settled(frame, target, result, refinement, prediction)
-            target.box = clip_box(prediction.box, frame.size, self.profile.minimum_side)
-            if not isinstance(self.base, FedBack):
+            else:
+                target.box = clip_box(prediction.box, frame.size, self.profile.minimum_side)
                 self.base.correct(target.base, target.box)
             predictions.append(prediction)
         return predictions
@@ -165,21 +165,13 @@ class AlphaRefineTracker:
         """The prediction as the base tracker sees it, which goes on from its own choice of both boxes."""
         assert isinstance(self.base, FedBack)
         verdict = self.base.settle(target.base, found, refined)
-        box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
+        target.box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
         if verdict.state is State.LOST:
-            return Prediction(box, np.zeros_like(prediction.mask), prediction.score, state=State.LOST)
-        return replace(prediction, box=box, state=verdict.state)
-
-    def _prediction(
-        self, frame: Frame, found: BaseResult, box: np.ndarray, refined: Refinement | None
-    ) -> Prediction:
-        if refined is None:
-            return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
-        score = refined.score if found.score is None else found.score
-        if self.profile.feedback == "refined":
-            box = refined.box
-        mask = mask_from_box(box, frame.size) if refined.mask is None else refined.mask
-        return Prediction(box, mask, score, refined.probabilities)
+            return Prediction(target.box, np.zeros_like(prediction.mask), verdict.score, state=State.LOST)
+        box = target.box
+        if refined is not None and verdict.trusted:
+            box = clip_box(refined.box, frame.size, self.profile.minimum_side)
+        return replace(prediction, box=box, score=verdict.score, state=verdict.state)
 
     # ---- starting
 

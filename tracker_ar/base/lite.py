@@ -9,7 +9,7 @@ Boxes and centres are in continuous coordinates: pixel i covers [i, i + 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -166,12 +166,10 @@ class LiteTracker:
     def settle(self, target: LiteTarget, found: BaseResult, refined: Refinement | None) -> Verdict:
         """Go on from what the judge believes of the last frame; without a refiner from the base tracker's own box."""
         assert found.score is not None
-        settings = self.settings.judge
-        seen = (found.box, 1.0) if refined is None else (refined.box, refined.score)
-        verdict = judge(found.box, found.score, *seen, settings)
+        verdict = judge(found.box, found.score, refined, self.settings.judge)
         if verdict.state is State.LOST:
             self.lose(target)
-            return Verdict(verdict.state, target.box, False)
+            return replace(verdict, box=target.box)
         self.accept(target, verdict.box, verdict.learns)
         return verdict
 

@@ -54,7 +54,7 @@ class LiteLoop:
         found, refined = self.look(image)
         verdict = self.base.settle(self.target, found, refined)
         details = {
-            "base_box": found.box, "peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
+            "base_box": found.box, "peak": found.evidence.peak, "rival": found.evidence.rival, "score": verdict.score,
             "refined_box": refined.box, "refined_score": refined.score, "state": verdict.state.value,
         }
         lost = verdict.state is State.LOST
@@ -157,7 +157,7 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
         show_truth(loop, frame)
         loop.target.box, loop.target.lost_frames = before.box, 0
         found, refined = loop.look(frame.image)
-        verdict = judge(found.box, found.score, refined.box, refined.score, loop.base.settings.judge)
+        verdict = judge(found.box, found.score, refined, loop.base.settings.judge)
         centre = found.box[:2] + found.box[2:] / 2
         inside = bool(((centre >= frame.box[:2]) & (centre <= frame.box[:2] + frame.box[2:])).all())
         boxes = {"base": found.box, "refined": refined.box, "judged": verdict.box, "stays": before.box}
