@@ -21,19 +21,21 @@ _CERTAIN = 0.99
 class JudgeSettings:
     """found, lost: scores from which the target counts as found, and under which as lost.
 
-    base_weight, refiner_weight: of the base tracker's score and the refiner's in the logarithm of the odds. agreement:
+    base_weight, refiner_weight, caution: of the base tracker's score and the refiner's in the logarithm of the odds, and
+    what is taken off it: both are fooled by the same look-alikes. agreement:
     overlap of the refiner's box with the box around its mask, quality: expected overlap of the mask, from which on the
     refiner's box begins to be believed, and where it wholly is. pull: share of the way from the last size to one that is
     wholly believed; most_growth: of a side within a frame, either way, before that.
     """
 
-    found: float = 0.75
-    lost: float = 0.3
-    base_weight: float = 0.4
-    refiner_weight: float = 0.8
+    found: float = 0.9
+    lost: float = 0.15
+    base_weight: float = 0.6
+    refiner_weight: float = 0.7
+    caution: float = 1.5
     agreement: tuple[float, float] = (0.6, 0.85)
     quality: tuple[float, float] = (0.4, 0.65)
-    pull: float = 0.8
+    pull: float = 0.7
     most_growth: float = 1.3
 
 
@@ -41,7 +43,8 @@ def judge(box: np.ndarray, score: float, refined: Refinement | None, settings: J
     """What is believed of a frame. box, score: of the base tracker, (4,) x, y, w, h with the last size."""
     if refined is not None:
         presence = refined.score if refined.presence is None else refined.presence
-        score = expit(settings.base_weight * logit(score) + settings.refiner_weight * logit(presence))
+        odds = settings.base_weight * logit(score) + settings.refiner_weight * logit(presence) - settings.caution
+        score = expit(odds)
     state = State.LOST if score < settings.lost else State.FOUND if score >= settings.found else State.UNCERTAIN
     if refined is None or state is State.LOST:
         return Verdict(state, box, score, state is not State.LOST)

@@ -72,6 +72,7 @@ class ClassifierTask:
             split: [
                 (weight, self._cached(cache / f"{split}_{name}", *source))
                 for name, weight, *source in self._sources(data, places, split)
+                if source[1] > 0
             ]
             for split in ("train", "validation")
         }
