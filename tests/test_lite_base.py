@@ -24,7 +24,7 @@ from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import DataError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import mask_from_box
-from tracker_ar.judge import JudgeSettings, judge, overlap
+from tracker_ar.base.judge import JudgeSettings, judge, overlap
 from tracker_ar.models.lite_base import build_lite_base
 from tracker_ar.prediction import Refinement, State
 from tracker_ar.train.feature_cache import Variation, cached_sequences

@@ -173,6 +173,17 @@ class AlphaRefineTracker:
             box = clip_box(refined.box, frame.size, self.profile.minimum_side)
         return replace(prediction, box=box, score=verdict.score, state=verdict.state)
 
+    def _prediction(
+        self, frame: Frame, found: BaseResult, box: np.ndarray, refined: Refinement | None
+    ) -> Prediction:
+        if refined is None:
+            return Prediction(box, mask_from_box(box, frame.size), 1.0 if found.score is None else found.score)
+        score = refined.score if found.score is None else found.score
+        if self.profile.feedback == "refined":
+            box = refined.box
+        mask = mask_from_box(box, frame.size) if refined.mask is None else refined.mask
+        return Prediction(box, mask, score, refined.probabilities)
+
     # ---- starting
 
     def _started(self, frame: Frame, regions: Sequence[Region]) -> tuple[list[_Target], list[Prediction]]:

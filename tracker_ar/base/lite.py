@@ -24,7 +24,7 @@ from tracker_ar.base.settings import AugmentationSettings, MemorySettings
 from tracker_ar.crops import normalize, sample_patch, search_window
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
-from tracker_ar.judge import JudgeSettings, judge
+from tracker_ar.base.judge import JudgeSettings, judge
 from tracker_ar.models.lite_base import LITE_BASE, LiteBase, LiteBaseConfig
 from tracker_ar.prediction import BaseResult, Refinement, State, Verdict
 from tracker_ar.trace import note, stage
