@@ -61,7 +61,7 @@ class Failing(MovingBox):
         self.error = error
 
     def track(self, image: np.ndarray) -> object:
-        if self.score < 0.85:
+        if self.scores[0] < 0.85:
             raise self.error
         return super().track(image)
 

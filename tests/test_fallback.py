@@ -45,8 +45,15 @@ def test_full_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
         assert same(tracker.track(images[1]), expected.track(images[1]))
 
 
-@pytest.mark.parametrize("targets", [1, 2])
-def test_full_while_tracking_goes_on_at_the_last_places(monkeypatch: pytest.MonkeyPatch, targets: int) -> None:
+def test_full_while_tracking_goes_on_at_the_last_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    full_while_tracking(monkeypatch, targets=1)
+
+
+def test_all_targets_go_with_their_shared_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    full_while_tracking(monkeypatch, targets=2)
+
+
+def full_while_tracking(monkeypatch: pytest.MonkeyPatch, targets: int) -> None:
     images, boxes = video(4), [BOX, OTHER][:targets]
     # Each target is learned, then all are tracked once for the warm-up, and again in the first frame.
     tracker, expected = on_gpu(monkeypatch, calls=3 * targets), make_tracker()
@@ -80,7 +87,7 @@ def test_a_full_main_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
         tracker.initialize(video(1)[0], BOX)
 
 
-def test_a_gpu_that_is_full_when_the_tracker_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_while_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = module.Runner
 
     def full(network: torch.nn.Module, device: torch.device, fast: bool) -> object:
@@ -92,5 +99,8 @@ def test_a_gpu_that_is_full_when_the_tracker_is_built(monkeypatch: pytest.Monkey
     with pytest.warns(RuntimeWarning, match=SAYS):
         tracker = zoo.build_tracker("lite", "cpu:0")
     assert tracker.base.runner.device == CPU
+
+
+def test_no_gpu() -> None:
     with pytest.raises(InputError, match="'abacus' cannot be used"):
         zoo.build_tracker("lite", "abacus")

@@ -32,9 +32,6 @@ import video_fixtures
 from tracker_ar.commands import track as command
 
 class Tracker(video_fixtures.MovingBox):
-    def __copy__(self):
-        return Tracker()
-
     def track(self, image):
         {behaviour}
         return super().track(image)

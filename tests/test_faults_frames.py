@@ -109,7 +109,7 @@ def test_images_of_any_size(talk: Talk, size: tuple[int, int]) -> None:
     assert talk.frame(file)[0].shape == size
 
 
-def test_a_target_out_of_view_for_long(talk: Talk, make_tracker: Callable) -> None:
+def test_a_target_out_of_view_for_long(talk: Talk) -> None:
     """Blank, dark and noisy frames, from which this tracker even learns; then the target is back."""
     tracker, images = make_tracker(), video(2)
     tracker.initialize(images[0], BOX)
@@ -120,7 +120,8 @@ def test_a_target_out_of_view_for_long(talk: Talk, make_tracker: Callable) -> No
             fill = random.integers(0, 255, (*SIZE, 3)) if number % 3 == 2 else 255 * (number % 3)
             check(tracker.track(np.broadcast_to(np.asarray(fill, np.uint8), (*SIZE, 3))))
     check(tracker.track(images[1]))
-    assert tracker.base.memory.features.isfinite().all() and tracker.base.filter.isfinite().all()
+    (target,) = (target.base for target in tracker._targets)
+    assert target.memory.features.isfinite().all() and target.filter.isfinite().all()
 
 
 # ---- initial regions

@@ -47,9 +47,9 @@ def touches(tag: np.ndarray, mask: np.ndarray) -> bool:
 
 def test_painting_marks_the_mask_leaves_the_rest_and_the_input() -> None:
     image = picture(0)
-    prediction = MovingBox()
-    prediction.initialize(image, (30, 28, 20, 12))
-    painted = overlay.paint(image, [prediction.track(image)])
+    tracker = MovingBox()
+    tracker.initialize(image, [(30, 28, 20, 12)])
+    painted = overlay.paint(image, tracker.track(image))
     assert np.array_equal(image, picture(0))
     changed = (painted != image).any(axis=2)
     assert changed[30:38, 34:50].all()

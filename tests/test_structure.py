@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the bottom up: a room may import the rooms of the lines above its own, and itself.
 LAYERS = (
-    {"errors", "atomic", "quiet", "interrupts", "profile", "trace", "wheel"},
+    {"errors", "atomic", "calm", "quiet", "interrupts", "profile", "trace", "wheel"},
     {"geometry", "images", "places", "run_lengths"},
     {"frame", "ops"},
     {"crops", "prediction", "models", "engine"},

@@ -9,7 +9,8 @@ from tiny_tracker import BOX, HEIGHT, OTHER, WIDTH, check, make_tracker, same, v
 import tracker_ar
 from tracker_ar import Prediction, build_tracker
 from tracker_ar.errors import AlphaRefineError, InputError
-from tracker_ar.tracker import AlphaRefineTracker, are_several, without_overlap
+from tracker_ar.prediction import without_overlap
+from tracker_ar.tracker import AlphaRefineTracker, are_several
 
 
 def run(tracker: AlphaRefineTracker, images: list[np.ndarray]) -> list[Prediction]:

@@ -273,7 +273,7 @@ def test_boxes_drawn_with_the_mouse(folder: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: drawn)
     build = Builder()
     assert track(folder, "--select", "--no-video", "--out", tmp_path / "out", build=build) == 0
-    assert len(build.trackers) == 2  # a click without dragging is no box
+    assert len(build.tracker.boxes) == 2  # a click without dragging is no box
     monkeypatch.setattr(cv2, "selectROIs", lambda *_, **__: ())
     with pytest.raises(InputError, match="No box was drawn"):
         track(folder, "--select", "--out", tmp_path / "none")

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from tracker_ar import __version__
+from tracker_ar.calm import calm
 from tracker_ar.errors import AlphaRefineError
+
+calm()
 
 # name -> (module with `configure(parser)` and `run(args) -> int`, one line of help)
 COMMANDS = {

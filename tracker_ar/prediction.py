@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
@@ -140,3 +140,25 @@ class Refiner(Protocol):
 
     def look(self, frame: Frame, target: Any, box: np.ndarray) -> Refinement:
         """One target near a box, without remembering anything of it."""
+
+
+def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions with every pixel in one mask at most.
+
+    A pixel that several masks hold, which is one where several probabilities are over their threshold, goes
+    to the target whose probability is highest there, to the earlier target where they are equal. Where a
+    prediction brings no probabilities, its score stands for them; a mask that was given counts with 1.
+    """
+    if len(predictions) < 2:
+        return list(predictions)
+    shape = predictions[0].mask.shape
+    strongest = np.zeros(shape, dtype=np.float32)
+    owner = np.full(shape, -1, dtype=np.int32)
+    for index, prediction in enumerate(predictions):
+        claimed = prediction.mask != 0
+        strength = prediction.score if prediction.probabilities is None else prediction.probabilities
+        wins = claimed & ((owner < 0) | (strength > strongest))
+        np.copyto(strongest, np.float32(strength), where=wins)
+        owner[wins] = index
+    return [replace(prediction, mask=(owner == index).astype(np.uint8))
+            for index, prediction in enumerate(predictions)]

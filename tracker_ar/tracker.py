@@ -2,15 +2,15 @@
 
 The order of one frame: the base tracker's box is clipped to the image, and the refiner makes a mask or a better box from
 it. What goes back to the base tracker is the clipped base box in the VOT2020 real-time entry, and the clipped refined box
-in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`). A base tracker that is `FedBack` is told both boxes and decides
-itself which of them it goes on from.
+in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`). A base tracker that is `FedBack` is told
+both boxes and decides itself which of them it goes on from.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -20,7 +20,9 @@ from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
-from tracker_ar.prediction import BaseResult, BaseTracker, FedBack, Prediction, Refinement, Refiner, State
+from tracker_ar.prediction import (
+    BaseResult, BaseTracker, FedBack, Prediction, Refinement, Refiner, State, without_overlap
+)
 from tracker_ar.profile import Profile
 
 CPU = torch.device("cpu")
@@ -266,25 +268,3 @@ def _usable(box: np.ndarray, clipped: np.ndarray, frame: Frame) -> np.ndarray:
     """The box itself, (4,) x, y, w, h, unless it is not finite, without a size or far larger than the frame."""
     sane = bool(np.isfinite(box).all()) and min(box[2:]) >= 1 and max(box[2:]) <= 2 * max(frame.size)
     return np.asarray(box, dtype=np.float64) if sane else clipped
-
-
-def without_overlap(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """The predictions with every pixel in one mask at most.
-
-    A pixel that several masks hold, which is one where several probabilities are over their threshold, goes
-    to the target whose probability is highest there, to the earlier target where they are equal. Where a
-    prediction brings no probabilities, its score stands for them; a mask that was given counts with 1.
-    """
-    if len(predictions) < 2:
-        return list(predictions)
-    shape = predictions[0].mask.shape
-    strongest = np.zeros(shape, dtype=np.float32)
-    owner = np.full(shape, -1, dtype=np.int32)
-    for index, prediction in enumerate(predictions):
-        claimed = prediction.mask != 0
-        strength = prediction.score if prediction.probabilities is None else prediction.probabilities
-        wins = claimed & ((owner < 0) | (strength > strongest))
-        np.copyto(strongest, np.float32(strength), where=wins)
-        owner[wins] = index
-    return [replace(prediction, mask=(owner == index).astype(np.uint8))
-            for index, prediction in enumerate(predictions)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
+from tracker_ar.calm import calm
 from vot_wrapper.protocol import ProtocolChannel
 
 if TYPE_CHECKING:
     from tracker_ar.prediction import Tracker
     from vot_wrapper.server import Report
+
+calm()
 
 
 def launch(make_tracker: Callable[[], Tracker], report: Report | None = None) -> int:

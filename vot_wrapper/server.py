@@ -17,8 +17,7 @@ import trax
 
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.images import read_image
-from tracker_ar.prediction import Prediction, Tracker
-from tracker_ar.tracker import without_overlap
+from tracker_ar.prediction import Prediction, Tracker, without_overlap
 from vot_wrapper.protocol import ProtocolChannel
 from vot_wrapper.regions import decode_region, encode_box, encode_mask
 

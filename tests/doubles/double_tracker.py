@@ -51,7 +51,9 @@ class Double:
         self.size = image.shape[:2]
         self.frame = 0
         self.boxes = []
-        return [self.add(image, one) for one in region]
+        from tracker_ar.prediction import without_overlap
+
+        return without_overlap([self.add(image, one) for one in region])
 
     def add(self, image, region):
         from tracker_ar.geometry import box_from_mask, mask_from_box
@@ -66,7 +68,7 @@ class Double:
     def track(self, image):
         from tracker_ar.errors import InputError
         from tracker_ar.geometry import mask_from_box
-        from tracker_ar.prediction import Prediction
+        from tracker_ar.prediction import Prediction, without_overlap
 
         if image.shape[:2] != self.size:
             raise InputError("the image has another size than the first")
@@ -84,7 +86,7 @@ class Double:
             os.kill(os.getpid(), signal.SIGKILL)
         if BEHAVIOUR == "crashing" and self.frame == CRASH_FRAME:
             raise RuntimeError("the double gave up")
-        return [Prediction(box, mask_from_box(box, self.size), 0.75) for box in self.boxes]
+        return without_overlap([Prediction(box, mask_from_box(box, self.size), 0.75) for box in self.boxes])
 
 
 def make_tracker() -> Double:

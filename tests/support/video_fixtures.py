@@ -13,7 +13,7 @@ import numpy as np
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import box_from_mask, mask_from_box
 from tracker_ar.geometry import region_box
-from tracker_ar.tracker import Prediction
+from tracker_ar.prediction import Prediction, without_overlap
 from tracker_ar.commands import track as command
 
 HEIGHT, WIDTH = 48, 64
@@ -47,28 +47,36 @@ def write_video(path: Path, frames: int = 6) -> Path:
 
 
 class MovingBox:
-    """Stands for AlphaRefineTracker: the box of the first frame, moved by STEP pixels a frame.
+    """Stands for AlphaRefineTracker: the boxes of the first frame, moved by STEP pixels per frame.
 
-    Its scores are `first_score` less 0.1 a frame. Refuses frames of another size, as the tracker does.
+    Its scores are `first_scores`, one per target, less 0.1 per frame. Refuses frames of another size, as the tracker does.
     """
 
     profile = SimpleNamespace(name="lite", minimum_side=10.0)
 
-    def __init__(self, first_score: float = 0.9) -> None:
-        self.score = first_score
-        self.refiner = SimpleNamespace(
-            refine=lambda image, box, learn: SimpleNamespace(mask=self.mask(image, box), probabilities=None))
+    def __init__(self, *first_scores: float) -> None:
+        self.first_scores = first_scores or (0.9,) * 10
 
-    def initialize(self, image: np.ndarray, region: Sequence[float] | np.ndarray) -> None:
-        self.box = region_box(region, image.shape[:2])
+    def initialize(self, image: np.ndarray, region: list) -> list[Prediction]:
         self.size = image.shape[:2]
+        self.boxes: list[np.ndarray] = []
+        self.scores: list[float] = []
+        return without_overlap([self.add(image, one) for one in region])
 
-    def track(self, image: np.ndarray) -> Prediction:
+    def add(self, image: np.ndarray, region: Sequence[float] | np.ndarray) -> Prediction:
+        box = region_box(region, image.shape[:2])
+        self.scores.append(self.first_scores[len(self.boxes)])
+        self.boxes.append(box)
+        mask = np.asarray(region != 0, np.uint8) if np.ndim(region) == 2 else self.mask(image, box)
+        return Prediction(box, mask, 1.0)
+
+    def track(self, image: np.ndarray) -> list[Prediction]:
         if image.shape[:2] != self.size:
             raise InputError("The frame has another size.")
-        self.box = self.box + [STEP, 0, 0, 0]
-        self.score -= 0.1
-        return Prediction(self.box, self.mask(image, self.box), self.score)
+        self.boxes = [box + [STEP, 0, 0, 0] for box in self.boxes]
+        self.scores = [score - 0.1 for score in self.scores]
+        found = zip(self.boxes, self.scores)
+        return without_overlap([Prediction(box, self.mask(image, box), score) for box, score in found])
 
     @staticmethod
     def mask(image: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -81,25 +89,13 @@ class Builder:
     """Stands for `build_tracker`; remembers what it was asked for. Every target gets the next one of the scores."""
 
     def __init__(self, *scores: float) -> None:
-        self.scores = scores or (0.9,) * 10
+        self.scores = scores
         self.asked: tuple = ()
 
     def __call__(self, *asked: object, fast: bool) -> MovingBox:
         self.asked, self.fast = asked, fast
-        self.trackers: list[MovingBox] = []
-        return Original(self)
-
-
-class Original(MovingBox):
-    """Its copies are the trackers of the targets."""
-
-    def __init__(self, builder: Builder) -> None:
-        self.builder = builder
-
-    def __copy__(self) -> MovingBox:
-        trackers = self.builder.trackers
-        trackers.append(MovingBox(self.builder.scores[len(trackers)]))
-        return trackers[-1]
+        self.tracker = MovingBox(*self.scores)
+        return self.tracker
 
 
 def arguments(*words: object) -> argparse.Namespace:

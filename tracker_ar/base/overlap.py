@@ -1,7 +1,7 @@
 """What ATOM and DiMP have in common: a filter learned online finds the target, an IoU network refines its box.
 
-"ATOM: Accurate Tracking by Overlap Maximization" (Danelljan et al. 2019). The engines of both are subclasses, which know
-how the filter is learned.
+"ATOM: Accurate Tracking by Overlap Maximization" (Danelljan et al. 2019). The engines of both are subclasses,
+which know how the filter is learned.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ Target = TypeVar("Target", bound=OverlapTarget)
 class Search(Generic[Target]):
     """One target in one frame, between the stages.
 
-    features: (1, C, h, w), what the filter learns from. start: boxes to be refined, None where the target was not found.
+    features: (1, C, h, w), what the filter learns from. start: boxes to be refined, None where the target was not
+    found.
     """
 
     target: Target
@@ -112,8 +113,8 @@ class Search(Generic[Target]):
 class FirstFrame:
     """The augmented samples of the first frame.
 
-    backbone: the layers of the (n, 3, S, S) patches. shifts: (n, 2), see `augment_first_frame`. geometry: of the patches
-    before they were shifted. box: the target's, (4,) x, y, w, h in pixels of the plain patch.
+    backbone: the layers of the (n, 3, S, S) patches. shifts: (n, 2), see `augment_first_frame`. geometry: of the
+    patches before they were shifted. box: the target's, (4,) x, y, w, h in pixels of the plain patch.
     """
 
     backbone: dict[str, Tensor]
@@ -187,8 +188,8 @@ class OverlapTracker(ABC, Generic[Target]):
     def _scored(
         self, images: Sequence[Tensor], targets: Sequence[Target]
     ) -> list[tuple[dict[str, Tensor], Tensor, Tensor]]:
-        """Of each target's search region (1, 3, S, S), ImageNet-normalised: the backbone's layers, the features to learn
-        from, and the scores (1, 1, h, w)."""
+        """Of each target's search region (1, 3, S, S), ImageNet-normalised: the backbone's layers, the features to
+        learn from, and the scores (1, 1, h, w)."""
 
     @abstractmethod
     def _learn(self, search: Search[Target]) -> None:
@@ -310,8 +311,8 @@ def climb(
     """The whole ascent on the predicted IoU, from the backbone's layers on; a part of a frame, see
     `tracker_ar.engine.runner`.
 
-    folded: see `ModulatedIoU`, of N targets; boxes (N, n, 4) x, y, w, h in pixels of the search regions -> refined boxes
-    (N, n, 4) and their predicted IoU (N, n): see `ascend`.
+    folded: see `ModulatedIoU`, of N targets; boxes (N, n, 4) x, y, w, h in pixels of the search regions -> refined
+    boxes (N, n, 4) and their predicted IoU (N, n): see `ascend`.
     """
     with stage("IoU features"):
         features = network.iou_features(backbone)

@@ -245,9 +245,8 @@ def _with_prefix(shapes: Shapes, slot: Slot) -> Shapes:
 
 def _what_does_not_fit(checkpoint: Checkpoint, shapes: Shapes, slots: list[Slot]) -> str:
     """Held against the published file with which it has the most in common."""
-    def common(slot: Slot) -> float:
-        found, expected = set(_with_prefix(shapes, slot).items()), set(_expected_shapes(slot).items())
-        return len(found & expected) / max(len(found | expected), 1)
+    def common(slot: Slot) -> int:
+        return len(set(_with_prefix(shapes, slot).items()) & set(_expected_shapes(slot).items()))
 
     nearest = max(slots, key=common)
     net_type = checkpoint.metadata.get("net_type")
