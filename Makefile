@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 
-.PHONY: evaluate test setup clean
+.PHONY: evaluate test check setup clean
 
 setup: $(VENV)/.complete
 
@@ -15,8 +15,12 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 evaluate: $(VENV)/.complete
 	$(VENV)/bin/alpharefine evaluate
 
-test: $(VENV)/.complete
+test: check
 	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.complete
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
 
 clean:
 	rm -rf $(VENV)

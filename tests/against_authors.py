@@ -2,7 +2,7 @@
 
 Both trackers run on the CPU in one process, in turn on each frame, with the same weights (the recipe of the
 parity tests, so no download), the same random draws, and the same state before every frame: with such weights
-a free run is chaotic. Prints milliseconds a frame and a stage, the ratio, and how far boxes and masks agree;
+a free run is chaotic. Prints ms per frame and per stage, the ratio, and how far boxes and masks agree;
 exits with 1 when they do not. The authors' code is not part of this project: fetch its branch `vot2020` and
 name its folder.
 
@@ -36,20 +36,20 @@ from authors_code import build_authors, calls_of_authors, find_code, replaced, w
 from recipe import MASK_REFINER, SUPER_DIMP  # noqa: E402
 from recorded import load_recipe  # noqa: E402
 
+from tracker_ar import zoo  # noqa: E402
 from tracker_ar.base import overlap  # noqa: E402
 from tracker_ar.base.dimp import DiMPTracker  # noqa: E402
 from tracker_ar.base.overlap import Place  # noqa: E402
-from tracker_ar.errors import AlphaRefineError  # noqa: E402
-from tracker_ar.evaluate.scores import find_sequences, read_frames  # noqa: E402
-from tracker_ar.evaluate.metrics import region_similarity  # noqa: E402
 from tracker_ar.data.synthetic.procedural import LENGTH, _deforming, render  # noqa: E402
-from tracker_ar.speed.stages import StageMeter  # noqa: E402
-from tracker_ar.trace import listening  # noqa: E402
+from tracker_ar.engine.runner import Runner  # noqa: E402
+from tracker_ar.errors import AlphaRefineError  # noqa: E402
+from tracker_ar.evaluate.metrics import region_similarity  # noqa: E402
+from tracker_ar.evaluate.scores import find_sequences, read_frames  # noqa: E402
 from tracker_ar.models.alpha_refine import build_mask_refiner  # noqa: E402
 from tracker_ar.models.dimp import build_dimp  # noqa: E402
-from tracker_ar import zoo  # noqa: E402
-from tracker_ar.engine.runner import Runner  # noqa: E402
 from tracker_ar.refine.refiner import SegmentingRefiner  # noqa: E402
+from tracker_ar.speed.stages import StageMeter  # noqa: E402
+from tracker_ar.trace import listening  # noqa: E402
 from tracker_ar.tracker import CPU, AlphaRefineTracker  # noqa: E402
 
 VOT2020 = zoo.profile("vot2020")
@@ -178,7 +178,7 @@ def compare(authors: Any, ours: AlphaRefineTracker, images: list[np.ndarray], ma
 def show(sides: dict[str, Side]) -> None:
     """Print the times of both, and their ratios."""
     authors, ours = sides["authors"], sides["ours"]
-    print(f"\nms a frame over {len(ours.frames)} frames after {WARM_UP} of warm-up, "
+    print(f"\nms per frame over {len(ours.frames)} frames after {WARM_UP} of warm-up, "
           f"{torch.get_num_threads()} threads\n{'':26}{'authors':>9}{'ours':>9}{'ratio':>8}")
     quantiles = {"fastest": 0, "quarter": 25, "median": 50, "three quarters": 75, "slowest": 100}
     for label, quantile in quantiles.items():

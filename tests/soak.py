@@ -25,7 +25,7 @@ from tracker_ar.data.synthetic import procedural
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTLED = 100  # frames after which memory should not grow any more
-ALLOWED = 16 << 20  # bytes: of 10,000 frames, so under 2 kB a frame
+ALLOWED = 16 << 20  # bytes: of 10,000 frames, so under 2 kB per frame
 NOTED = 500
 GONE_EVERY, GONE_FOR = 400, 50
 RENDERED = procedural.LENGTH

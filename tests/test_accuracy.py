@@ -15,15 +15,15 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ar.errors import DataError
-from tracker_ar.evaluate import scores as accuracy
+from tracker_ar import zoo
 from tracker_ar.commands import benchmark as benchmark_command
 from tracker_ar.data.datasets.vot_layout import inspect_sequence, write_list
-from tracker_ar.run_lengths import encode_mask_line
-from tracker_ar.geometry import box_from_mask, mask_from_box
-from tracker_ar import zoo
+from tracker_ar.errors import DataError
+from tracker_ar.evaluate import scores as accuracy
 from tracker_ar.frame import Frame
+from tracker_ar.geometry import box_from_mask, mask_from_box
 from tracker_ar.prediction import BaseResult, Prediction, Refinement
+from tracker_ar.run_lengths import encode_mask_line
 
 LITE = zoo.profile("lite")
 
@@ -32,7 +32,7 @@ SPEED = 2
 
 
 def true_mask(frame: int) -> np.ndarray:
-    """A square of 20 pixels that moves 2 pixels a frame to the right."""
+    """A square of 20 pixels that moves 2 pixels per frame to the right."""
     return mask_from_box([10 + SPEED * frame, 14, 20, 20], (HEIGHT, WIDTH))
 
 

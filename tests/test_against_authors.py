@@ -24,7 +24,7 @@ def test_the_code_is_found_in_the_checkout_and_in_its_folder(tmp_path: Path) -> 
     assert authors_code.find_code(tmp_path) == authors_code.find_code(inner) == inner.resolve()
 
 
-def test_another_folder_is_refused_with_the_missing_file_and_the_cure(tmp_path: Path) -> None:
+def test_another_folder_is_refused_with_the_missing_file_and_the_fix(tmp_path: Path) -> None:
     folder = checkout(tmp_path)
     (folder / "pytracking/ARcm_seg.py").unlink()
     with pytest.raises(InputError, match="pytracking/ARcm_seg.py is missing.*git clone --branch vot2020"):

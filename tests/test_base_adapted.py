@@ -105,7 +105,9 @@ def test_corrections_reach_those_that_take_them() -> None:
 
 def test_trackers_of_opencv_get_bgr_images_and_whole_pixels_in_the_image() -> None:
     seen = []
-    fake = SimpleNamespace(init=lambda *given: seen.append(given), update=lambda image: (seen.append(image), (0, 0, 1, 1)))
+    fake = SimpleNamespace(
+        init=lambda *given: seen.append(given), update=lambda image: (seen.append(image), (0, 0, 1, 1))
+    )
     tracker = OpenCVConventions(fake)
     red = IMAGE + np.array([255, 0, 0], np.uint8)
     tracker.init(red, np.array([-5.4, 14.6, 20, 20]))
@@ -114,7 +116,7 @@ def test_trackers_of_opencv_get_bgr_images_and_whole_pixels_in_the_image() -> No
     assert seen[0][1] == (0, 15, 15, 20) and all(type(value) is int for value in seen[0][1])
 
 
-def test_trackers_that_are_not_installed_name_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_that_are_not_installed_name_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "TrackerCSRT", raising=False)
     with pytest.raises(InputError, match=rf"no CSRT.*opencv-contrib-python=={cv2.__version__}"):
         opencv_tracker("csrt")
@@ -176,7 +178,7 @@ def overlaps(follow, frames: int = 6) -> list[float]:
     for number, (_, one) in enumerate(follow(large(0), map(large, range(1, frames)), 4 * np.array(BOX)), 1):
         true = np.zeros(large(0).shape[:2], bool)
         true[48:80, 40 + 8 * number : 88 + 8 * number] = True
-        found.append(((true & (one.mask > 0)).sum() / (true | (one.mask > 0)).sum()))
+        found.append((true & (one.mask > 0)).sum() / (true | (one.mask > 0)).sum())
     assert len(found) == frames - 1
     return found
 

@@ -282,10 +282,10 @@ def test_a_packed_zip_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DATA.iterdir()))
-@pytest.mark.parametrize("share", [0.0001, 0.001, 0.02, 0.05, 0.3, 0.9, 0.999])
-def test_truncated_files(tmp_path, name, share):
+@pytest.mark.parametrize("fraction", [0.0001, 0.001, 0.02, 0.05, 0.3, 0.9, 0.999])
+def test_truncated_files(tmp_path, name, fraction):
     whole = (DATA / name).read_bytes()
-    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share) or 1])
+    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * fraction) or 1])
     message = refusal(tmp_path / "cut")
     assert "truncated" in message or "damaged" in message
 
@@ -356,17 +356,17 @@ EDITS = st.lists(st.tuples(st.floats(0, 1), st.sampled_from(["set", "insert", "d
 
 
 def mutated(content: bytes, edits: list, reach: int) -> bytes:
-    """`content` with edits at shares of its first `reach` bytes, where its structure lies."""
+    """`content` with edits at fractions of its first `reach` bytes, where its structure lies."""
     result = bytearray(content)
-    for share, action, piece in edits:
-        at = int(share * (min(reach, len(result)) - 1))
+    for fraction, action, piece in edits:
+        at = int(fraction * (min(reach, len(result)) - 1))
         if action == "set":
             result[at : at + len(piece)] = piece
         elif action == "insert":
             result[at:at] = piece
         elif action == "delete":
             del result[at : at + len(piece)]
-        elif len(result) > 1 and share > 0.5:
+        elif len(result) > 1 and fraction > 0.5:
             del result[at:]
     return bytes(result) or b"\0"
 

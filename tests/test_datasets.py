@@ -21,9 +21,9 @@ from tracker_ar.data.datasets.got10k import GOT10k
 from tracker_ar.data.datasets.index_cache import cached_index
 from tracker_ar.data.datasets.lasot import LaSOT, names_of_test_set
 from tracker_ar.data.datasets.saliency import Saliency
-from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.datasets.trackingnet import TrackingNet
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
+from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError

@@ -20,18 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from demo_client import (  # the fixtures among them
-    FRAMES,
-    Running,
-    encoded,
-    framed,
-    server,
-    sessions_in,
-    start,
-    temporary,
-    video,
-    wait_until,
-)
+from demo_client import FRAMES, Running, encoded, framed, sessions_in, wait_until
 from video_fixtures import BOX, HEIGHT, STEP, WIDTH, MovingBox
 
 from tracker_ar.commands import demo as command

@@ -10,18 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from demo_client import (  # the fixtures among them
-    FRAMES,
-    Running,
-    encoded,
-    framed,
-    server,
-    sessions_in,
-    start,
-    temporary,
-    video,
-    wait_until,
-)
+from demo_client import FRAMES, Running, encoded, framed, sessions_in, wait_until
 from video_fixtures import BOX, HEIGHT, WIDTH
 
 from tracker_ar.demo.guard import Guard, own_names

@@ -1,4 +1,4 @@
-"""The doctor looks at the installation and the machine: every row that can fail does so once, with its cure."""
+"""The doctor looks at the installation and the machine: every row that can fail does so once, with its fix."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doctor_rows import named, write_lite
 
 from tracker_ar import zoo
 from tracker_ar.doctor import installation, machine, report
@@ -19,18 +20,14 @@ from tracker_ar.weights.store import write_checkpoint
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def named(found: Iterable[Row], name: str) -> Row:
-    return {row.name: row for row in found}[name]
-
-
 # ---- the report
 
 
-def test_text_has_cause_and_cure_only_where_something_is_wrong() -> None:
+def test_text_has_cause_and_fix_only_where_something_is_wrong() -> None:
     assert report.as_text(report.ok("a", "fine")) == "OK       a: fine"
-    bad = report.as_text(report.failed("b", "bad", "one\ntwo", "mend it")).splitlines()
+    bad = report.as_text(report.failed("b", "bad", "one\ntwo", "fix it")).splitlines()
     assert bad[0] == "FAILED   b: bad"
-    assert [line.split() for line in bad[1:]] == [["cause:", "one"], ["two"], ["cure:", "mend", "it"]]
+    assert [line.split() for line in bad[1:]] == [["cause:", "one"], ["two"], ["fix:", "fix", "it"]]
 
 
 def test_only_failures_make_the_exit_status() -> None:
@@ -47,7 +44,7 @@ def test_an_error_in_a_check_becomes_a_row() -> None:
 
     first, second = examine("group", half)
     assert first.state == OK and second.state == FAILED
-    assert "RuntimeError: broken package" in second.cause and "pip install -c constraints.txt" in second.cure
+    assert "RuntimeError: broken package" in second.cause and "pip install -c constraints.txt" in second.fix
 
 
 # ---- installation
@@ -65,14 +62,14 @@ def test_what_is_checked_is_what_the_project_asks_for() -> None:
 @pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0)])
 def test_wrong_python(version: tuple[int, ...]) -> None:
     row = installation.python_version(version)
-    assert row.state == FAILED and "3.10 to 3.13" in row.cause and "PYTHON=python3" in row.cure
+    assert row.state == FAILED and "3.10 to 3.13" in row.cause and "PYTHON=python3" in row.fix
 
 
 def test_running_python() -> None:
     assert installation.python_version().state == OK
 
 
-@pytest.mark.parametrize(("name", "version", "state", "cause", "cure"), [
+@pytest.mark.parametrize(("name", "version", "state", "cause", "fix"), [
     ("numpy", None, FAILED, "needs", "pip install -c constraints.txt"),
     ("numpy", "1.0", WARNING, "with 2.2.6", "pip install numpy==2.2.6"),
     ("vot-toolkit", "0.8.0", FAILED, "ObjectQuery.state must be a Region", "vot-toolkit==0.7.4"),
@@ -81,10 +78,10 @@ def test_running_python() -> None:
     ("torch", "2.13.0+cpu", OK, "", ""),
     ("vot-toolkit", "0.7.4", OK, "", ""),
 ])
-def test_packages(name: str, version: str | None, state: str, cause: str, cure: str) -> None:
+def test_packages(name: str, version: str | None, state: str, cause: str, fix: str) -> None:
     tested = {"numpy": "2.2.6", "torch": "2.13.0", "vot-toolkit": "0.7.4", "vot-trax": "4.0.2"}
     row, = installation.packages({name: version}, tested)
-    assert row.state == state and cause in row.cause and cure in row.cure
+    assert row.state == state and cause in row.cause and fix in row.fix
 
 
 @pytest.mark.parametrize(("python", "state"), [((3, 11), FAILED), ((3, 10), WARNING)])
@@ -93,7 +90,7 @@ def test_attributee_that_cannot_be_imported(
 ) -> None:
     monkeypatch.setattr(installation.sys, "version_info", python)
     row, = installation.packages({"attributee": "0.1.10"}, {"attributee": "0.1.9"})
-    assert row.state == state and "pip install attributee==0.1.9" in row.cure
+    assert row.state == state and "pip install attributee==0.1.9" in row.fix
     assert ("dataclass_transform()" in row.cause) == (state == FAILED)
 
 
@@ -110,7 +107,7 @@ def test_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_for_doctor.py").write_text("raise OSError('libGL.so.1 is not there')")
     monkeypatch.syspath_prepend(tmp_path)
     row = installation.imports(["json", "broken_for_doctor"])
-    assert row.state == FAILED and "OSError: libGL.so.1" in row.cause and "make clean" in row.cure
+    assert row.state == FAILED and "OSError: libGL.so.1" in row.cause and "make clean" in row.fix
 
 
 @pytest.mark.parametrize("file", ["vot.py", "vot/__init__.py"])
@@ -120,14 +117,14 @@ def test_shadowed_toolkit(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
     found = list(installation.shadows([tmp_path]))
     row = named(found, "module vot")
-    assert row.state == FAILED and str(tmp_path / file) in row.found and "Rename or remove" in row.cure
+    assert row.state == FAILED and str(tmp_path / file) in row.found and "Rename or remove" in row.fix
     assert named(found, "module trax").state == OK
 
 
 def test_missing_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation, "SHADOWED", {"no_such_module": "no-such-distribution"})
     row, = installation.shadows([])
-    assert row.state == FAILED and "not installed" in row.cause and "pip install" in row.cure
+    assert row.state == FAILED and "not installed" in row.cause and "pip install" in row.fix
 
 
 def test_missing_distribution_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +141,7 @@ def test_opencv_without_video(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(overlay.VideoFile, "close", lambda self: False)
     row = installation.opencv_video()
-    assert row.state == WARNING and "opencv-python" in row.cure and "--no-video" in row.cure
+    assert row.state == WARNING and "opencv-python" in row.fix and "--no-video" in row.fix
     monkeypatch.setattr(overlay, "CODECS", ())
     assert installation.opencv_video().state == WARNING
 
@@ -167,16 +164,16 @@ def test_windows_are_information_only(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- device and checkpoints
 
 
-@pytest.mark.parametrize(("threads", "environment", "state", "cure"), [
+@pytest.mark.parametrize(("threads", "environment", "state", "fix"), [
     (4, {}, OK, ""),
     (1, {"OMP_NUM_THREADS": "1"}, WARNING, "unset OMP_NUM_THREADS"),
     (8, {"OMP_NUM_THREADS": "8"}, WARNING, "export OMP_NUM_THREADS=4"),
     (4, {"OMP_NUM_THREADS": "all"}, WARNING, "export OMP_NUM_THREADS=4"),
     (2, {}, OK, ""),  # half of the hardware threads is torch's own choice on many machines
 ])
-def test_cpu(threads: int, environment: dict[str, str], state: str, cure: str) -> None:
+def test_cpu(threads: int, environment: dict[str, str], state: str, fix: str) -> None:
     row = machine.cpu(threads, 4, environment)
-    assert row.state == state and cure in row.cure
+    assert row.state == state and fix in row.fix
 
 
 def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,12 +182,7 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.gpu().state == OK
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     row = machine.gpu()
-    assert row.state == WARNING and "driver" in row.cause and "nvidia-smi" in row.cure
-
-
-def write_lite(folder: Path) -> None:
-    for slot in zoo.slots_of("lite"):
-        write_checkpoint(folder / slot.file_name, {"weight": torch.ones(3)}, slot.kind)
+    assert row.state == WARNING and "driver" in row.cause and "nvidia-smi" in row.fix
 
 
 def write_card(folder: Path, **changed: str) -> None:
@@ -215,9 +207,9 @@ def test_sound_checkpoints(tmp_path: Path) -> None:
 def test_missing_checkpoints(tmp_path: Path) -> None:
     found = list(machine.checkpoints(tmp_path))
     row = named(found, "checkpoint lite_mask_refiner.safetensors")
-    assert row.state == FAILED and "is missing" in row.cause and "git checkout -- checkpoints" in row.cure
+    assert row.state == FAILED and "is missing" in row.cause and "git checkout -- checkpoints" in row.fix
     row = named(found, "tracker")
-    assert row.state == FAILED and "alpharefine checkpoints install" in row.cure
+    assert row.state == FAILED and "alpharefine checkpoints install" in row.fix
 
 
 def test_altered_checkpoint(tmp_path: Path) -> None:
@@ -225,7 +217,7 @@ def test_altered_checkpoint(tmp_path: Path) -> None:
     write_card(tmp_path, lite_super_dimp="0" * 64)
     found = list(machine.checkpoints(tmp_path))
     row = named(found, "checkpoint lite_super_dimp.safetensors")
-    assert row.state == FAILED and "altered" in row.cause and "git checkout -- checkpoints" in row.cure
+    assert row.state == FAILED and "altered" in row.cause and "git checkout -- checkpoints" in row.fix
     assert named(found, "tracker").state == FAILED
 
 
@@ -234,7 +226,7 @@ def test_damaged_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "lite_super_dimp.safetensors"
     write_checkpoint(file, {"weight": torch.tensor([1.0, float("nan")])}, "lite_super_dimp")
     row = named(machine.checkpoints(tmp_path), f"checkpoint {file.name}")
-    assert (row.state, row.found) == (FAILED, "damaged") and "git checkout -- checkpoints" in row.cure
+    assert (row.state, row.found) == (FAILED, "damaged") and "git checkout -- checkpoints" in row.fix
 
 
 def test_unfit_checkpoint_of_the_authors_falls_back(tmp_path: Path) -> None:
@@ -242,7 +234,7 @@ def test_unfit_checkpoint_of_the_authors_falls_back(tmp_path: Path) -> None:
     (tmp_path / "super_dimp.safetensors").write_bytes(b"<html>")
     found = list(machine.checkpoints(tmp_path))
     row = named(found, "checkpoint super_dimp.safetensors")
-    assert row.state == WARNING and "alpharefine checkpoints install" in row.cure
+    assert row.state == WARNING and "alpharefine checkpoints install" in row.fix
     assert named(found, "tracker").state == OK
 
 
@@ -251,4 +243,4 @@ def test_the_authors_weights_make_the_own_ones_dispensable(
 ) -> None:
     monkeypatch.setattr(zoo, "best_installed", lambda folder: "vot2020")
     row = named(machine.checkpoints(tmp_path), "checkpoint lite_super_dimp.safetensors")
-    assert row.state == WARNING and "git checkout" in row.cure
+    assert row.state == WARNING and "git checkout" in row.fix

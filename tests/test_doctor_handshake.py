@@ -43,7 +43,7 @@ def test_good_tracker() -> None:
     found = list(rows(session, double("quiet"), fps=1))
     assert [row.state for row in found] == [OK] * 4
     assert "profile double-quiet" in found[0].found
-    assert "limit at 1 frames a second is 1000 ms" in found[3].found
+    assert "limit at 1 fps is 1000 ms" in found[3].found
 
 
 def test_tracker_that_crashes() -> None:
@@ -53,7 +53,7 @@ def test_tracker_that_crashes() -> None:
     assert (row.name, row.state) == ("tracking", FAILED)
     assert "'frame 3'" in row.cause and "RuntimeError: the double gave up" in row.cause
     assert "ended with status 1" in row.cause and "Traceback" in row.cause  # what it wrote to stderr
-    assert "@@TRAX:hello" in row.cure and str(DOUBLE) in row.cure and "@@TRAX" not in row.cause
+    assert "@@TRAX:hello" in row.fix and str(DOUBLE) in row.fix and "@@TRAX" not in row.cause
 
 
 def test_tracker_that_cannot_be_built() -> None:
@@ -69,7 +69,7 @@ def test_tracker_that_cannot_be_built() -> None:
 ])
 def test_tracker_that_ends_before_its_hello(text: str, cause: str) -> None:
     row, = rows(converse(script(text)), script(text))
-    assert (row.name, row.state) == ("TraX hello", FAILED) and cause in row.cause and "By hand" in row.cure
+    assert (row.name, row.state) == ("TraX hello", FAILED) and cause in row.cause and "By hand" in row.fix
 
 
 def test_tracker_that_hangs_while_tracking() -> None:
@@ -78,7 +78,7 @@ def test_tracker_that_hangs_while_tracking() -> None:
     session = converse(launch)  # here the time limit is the registry's
     *_, row = rows(session, launch)
     assert time.monotonic() - started < 30
-    assert "no answer within 2 s" in row.cause and "tracking now" in row.cause and "--timeout" in row.cure
+    assert "no answer within 2 s" in row.cause and "tracking now" in row.cause and "--timeout" in row.fix
 
 
 def test_tracker_that_hangs_before_its_hello_leaves_no_process(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_tracker_that_hangs_before_its_hello_leaves_no_process(tmp_path: Path) -
     row, = rows(converse(script(text), timeout=2), script(text))
     assert time.monotonic() - started < 30
     assert (row.name, row.state) == ("TraX hello", FAILED) and "no answer within 2 s" in row.cause
-    assert "waiting for a download" in row.cause and "--timeout" in row.cure
+    assert "waiting for a download" in row.cause and "--timeout" in row.fix
     processes = [int(path.name) for path in tmp_path.iterdir()]
     assert len(processes) == 2 and not any(map(alive, processes))
 
@@ -114,17 +114,17 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
 def test_program_that_cannot_be_started(tmp_path: Path) -> None:
     launch = Launch((str(tmp_path),), {}, 60)
     row, = rows(converse(launch), launch)
-    assert row.state == FAILED and "cannot be started" in row.cause and str(tmp_path) in row.cure
+    assert row.state == FAILED and "cannot be started" in row.cause and str(tmp_path) in row.fix
 
 
 def test_slow_tracker_is_a_warning() -> None:
     session = Session(stage="done", frame_seconds=[0.04, 0.06, 0.2])
     row = list(rows(session, double("quiet"), fps=20))[-1]
     assert row.state == WARNING and "median 60 ms" in row.found and "50 ms" in row.found
-    assert "use a GPU, or take the tracker AlphaRefine-Lite." in row.cure
+    assert "use a GPU, or take the tracker AlphaRefine-Lite." in row.fix
     session.profile = "lite"  # which runs that already
-    cure = list(rows(session, double("quiet"), fps=20))[-1].cure
-    assert "or use a GPU." in cure and "AlphaRefine-Lite" not in cure
+    fix = list(rows(session, double("quiet"), fps=20))[-1].fix
+    assert "or use a GPU." in fix and "AlphaRefine-Lite" not in fix
 
 
 def test_last_words_are_bounded_and_without_protocol() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from doctor_rows import named, write_lite
 
-from test_doctor import named, write_lite
-from tracker_ar.doctor import handshake
 from tracker_ar.commands import doctor as command
+from tracker_ar.doctor import handshake
 from tracker_ar.doctor.report import FAILED, OK, WARNING
 from tracker_ar.doctor.workspace import find_tracker, workspace
 from tracker_ar.run_lengths import encode_mask_line
@@ -55,32 +55,32 @@ def test_sound_workspace(tmp_path: Path) -> None:
     assert named(found, "sequences").found.startswith("1 with 2 images")
 
 
-@pytest.mark.parametrize(("config", "name", "cause", "cure"), [
+@pytest.mark.parametrize(("config", "name", "cause", "fix"), [
     ("stack: [", "workspace", "line 1", "stack: short-videos.yaml"),
     ("registry:\n  - trackers.ini\n", "workspace", "does not name a stack", "stack: short-videos.yaml"),
     ("stack: nowhere.yaml", "stack", "nowhere.yaml", "vot2020/shortterm"),
     ("stack: wrong.yaml", "stack", "no_such_type", "short-videos.yaml"),
 ])
-def test_unreadable_configuration(tmp_path: Path, config: str, name: str, cause: str, cure: str) -> None:
+def test_unreadable_configuration(tmp_path: Path, config: str, name: str, cause: str, fix: str) -> None:
     folder = make_workspace(tmp_path / "w", config)
     (folder / "wrong.yaml").write_text("experiments:\n  baseline:\n    type: no_such_type\n")
     row = named(workspace(folder), name)
-    assert row.state == FAILED and cause in row.cause and cure in row.cure
+    assert row.state == FAILED and cause in row.cause and fix in row.fix
 
 
 def test_no_workspace(tmp_path: Path) -> None:
     row, = workspace(tmp_path)
     assert row.state == FAILED and "config.yaml" in row.cause
-    assert "alpharefine evaluate --workspace" in row.cure
+    assert "alpharefine evaluate --workspace" in row.fix
 
 
-@pytest.mark.parametrize(("stack", "cure"), [
+@pytest.mark.parametrize(("stack", "fix"), [
     ("stack.yaml", "alpharefine sequences make"), ("vot2020/shortterm", "`vot evaluate` downloads"),
 ])
-def test_no_sequences_yet_and_nothing_is_downloaded(tmp_path: Path, stack: str, cure: str) -> None:
+def test_no_sequences_yet_and_nothing_is_downloaded(tmp_path: Path, stack: str, fix: str) -> None:
     folder = make_workspace(tmp_path / "w", f"registry:\n  - trackers.ini\nstack: {stack}\n")
     row = named(workspace(folder), "sequences")
-    assert row.state == WARNING and cure in row.cure
+    assert row.state == WARNING and fix in row.fix
     assert not (folder / "sequences").exists()
 
 
@@ -88,7 +88,7 @@ def test_damaged_sequence(tmp_path: Path) -> None:
     folder = make_workspace(tmp_path / "w")
     add_sequence(folder, fps="fast")
     row = named(workspace(folder), "sequences")
-    assert row.state == FAILED and "fps=" in row.cause and "alpharefine sequences --help" in row.cure
+    assert row.state == FAILED and "fps=" in row.cause and "alpharefine sequences --help" in row.fix
 
 
 def test_list_without_a_sequence(tmp_path: Path) -> None:
@@ -96,21 +96,21 @@ def test_list_without_a_sequence(tmp_path: Path) -> None:
     add_sequence(folder)
     (folder / "sequences" / "list.txt").write_text("")
     row = named(workspace(folder), "sequences")
-    assert row.state == FAILED and "alpharefine sequences make" in row.cure
+    assert row.state == FAILED and "alpharefine sequences make" in row.fix
 
 
 def test_sequences_annotated_with_boxes(tmp_path: Path) -> None:
     folder = make_workspace(tmp_path / "w")
     (add_sequence(folder) / "groundtruth.txt").write_text("1,2,8,8\n1,2,8,8\n")
     row = named(workspace(folder), "sequences")
-    assert row.state == WARNING and "short" in row.cause and "--masks-only" in row.cure
+    assert row.state == WARNING and "short" in row.cause and "--masks-only" in row.fix
 
 
 def test_paths_that_trax_cannot_send(tmp_path: Path) -> None:
     folder = make_workspace(tmp_path / "w")
     add_sequence(folder, "caf\u00e9")
     row = named(workspace(folder), "paths")
-    assert row.state == FAILED and "ASCII" in row.cause and "Rename the sequence" in row.cure
+    assert row.state == FAILED and "ASCII" in row.cause and "Rename the sequence" in row.fix
 
 
 def test_workspace_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +121,13 @@ def test_workspace_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("tracker_ar.doctor.workspace.tempfile.TemporaryFile", refuse)
     row = named(workspace(folder), "writing")
-    assert row.state == FAILED and row.cause == "Permission denied" and "chmod u+w" in row.cure
+    assert row.state == FAILED and row.cause == "Permission denied" and "chmod u+w" in row.fix
 
 
 # ---- finding the tracker
 
 
-@pytest.mark.parametrize(("registry", "cause", "cure"), [
+@pytest.mark.parametrize(("registry", "cause", "fix"), [
     ("[Other]\nprotocol = trax\ncommand = true\n", "knows: Other", "--tracker"),
     ("[Mine\n", "MissingSectionHeaderError", "trackers.ini"),
     ("[Mine]\nprotocol = trax\ncommand = true\ncolour = red\n", "colour", "env_NAME"),
@@ -135,10 +135,10 @@ def test_workspace_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     ("[Mine]\nprotocol = trax\ncommand = /with a space/x\n", "no program /with", "path without spaces"),
     ("[Mine]\nprotocol = trax\ncommand = true\nsocket = true\n", "pipes only", "Take `socket` out"),
 ])
-def test_tracker_that_cannot_be_launched(tmp_path: Path, registry: str, cause: str, cure: str) -> None:
+def test_tracker_that_cannot_be_launched(tmp_path: Path, registry: str, cause: str, fix: str) -> None:
     launch, row = find_tracker(make_workspace(tmp_path / "w", registry=registry), "Mine")
     assert launch is None and row.state == FAILED
-    assert cause in row.cause and cure in row.cure
+    assert cause in row.cause and fix in row.fix
 
 
 def test_a_folder_without_configuration_has_the_trackers_of_the_project(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_command_fails_as_json(patient: Path, capsys: pytest.CaptureFixture[str]
     assert document["passed"] is False
     bad = [row for row in document["checks"] if row["state"] == "FAILED"]
     assert [row["name"] for row in bad] == ["tracking"]
-    assert "the double gave up" in bad[0]["cause"] and bad[0]["cure"]
+    assert "the double gave up" in bad[0]["cause"] and bad[0]["fix"]
 
 
 def test_quick_starts_nothing(
@@ -199,7 +199,7 @@ def test_temporary_folder_that_trax_cannot_send(
     monkeypatch.setattr(command.tempfile, "gettempdir", lambda: "/tmp/caf\u00e9")
     assert doctor("--workspace", str(patient), "--tracker", "Good", "--json") == 1
     row = {row["name"]: row for row in json.loads(capsys.readouterr().out)["checks"]}["TraX hello"]
-    assert "ASCII" in row["cause"] and "export TMPDIR" in row["cure"]
+    assert "ASCII" in row["cause"] and "export TMPDIR" in row["fix"]
 
 
 @pytest.mark.parametrize("arguments", [("--fps", "0"), ("--timeout", "nan"), ("--timeout", "-1")])

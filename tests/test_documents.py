@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import re
 import runpy
 import shlex
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from short_videos import LENGTH, ROOT, vot
-from tracker_ar import cli
+
+from tracker_ar import cli, zoo
+from tracker_ar.commands.report import PAGE
+from tracker_ar.data.datasets.vot_layout import inspect_sequence
 from tracker_ar.data.synthetic.library import ImageLibrary, in_split
 from tracker_ar.data.synthetic.procedural import anchor_values
-from tracker_ar.data.datasets.vot_layout import inspect_sequence
-from tracker_ar.commands.report import PAGE
+from tracker_ar.weights.slots import SLOT, Slot
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "tracker_ar/docs").glob("*.md"))]
 EXTENDING = ROOT / "tracker_ar/docs/extending.md"
@@ -105,11 +107,16 @@ def test_pictures_are_small_and_shown() -> None:
 # ---- the examples
 
 
+def marked_blocks(mark: str) -> list:
+    """The examples of the guide below a comment like `mark`, with what its groups match."""
+    found = re.findall(rf"<!-- {mark} -->\n```\w+\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
+    assert found
+    return found
+
+
 def write_examples(folder: Path) -> None:
     """The files of the guide, as they stand there."""
-    blocks = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", EXTENDING.read_text(), re.DOTALL)
-    assert len(blocks) == 6
-    for name, text in blocks:
+    for name, text in marked_blocks(r"file: (\S+)"):
         (folder / name).write_text(text)
 
 
@@ -127,12 +134,34 @@ def python_blocks(document: Path) -> list[str]:
     return re.findall(r"(?<!-->\n)```python\n(.*?)```", document.read_text(), re.DOTALL)
 
 
-def test_readme_example(tmp_path: Path) -> None:
-    (example,) = python_blocks(ROOT / "README.md")
-    names = {"first_frame": picture(0)[0], "next_frame": picture(1)[0], "region": picture(0)[1]}
-    exec(example, names)
-    mask = picture(1)[1]
-    assert (names["prediction"].mask & mask).sum() > 0.5 * mask.sum()
+def test_readme_examples() -> None:
+    class YourTracker:
+        def init(self, image: np.ndarray, box: np.ndarray) -> None:
+            self.box = box
+
+        def update(self, image: np.ndarray) -> np.ndarray:
+            return self.box
+
+    (first_frame, mask), (next_frame, moved) = picture(0), picture(1)
+    box, another_box = [40, 30, 24, 24], [60, 40, 30, 20]
+    names = {"first_frame": first_frame, "next_frame": next_frame, "region": mask, "mask": mask, "box": box,
+             "another_box": another_box, "better_box": [42, 30, 24, 24], "YourTracker": YourTracker,
+             "boxes_of_another_tracker": [(next_frame, [42, 30, 24, 24])]}
+    for example in python_blocks(ROOT / "README.md"):
+        exec(example, names)
+    assert len(names["second"].mask) == 96 and names["tracker"].profile.name == "lite"
+    for found in (names["prediction"], names["refined"]):
+        assert (found.mask & moved).sum() > 0.5 * moved.sum()
+
+
+def test_readme_tracker_entry() -> None:
+    (text,) = re.findall(r"```ini\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    entry, own = configparser.ConfigParser(), configparser.ConfigParser()
+    entry.read_string(text)
+    own.read(ROOT / "trackers.ini")
+    written, shipped = dict(entry["AlphaRefine"]), dict(own["AlphaRefine"])
+    assert written.pop("paths") and written.pop("python") and shipped.pop("paths")
+    assert written == shipped
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +182,37 @@ def test_data_set_example(workspace: Path) -> None:
     assert [int(value) for value in anchors] == anchor_values(LENGTH)
 
 
-def test_base_tracker_example(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_tracker_examples(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(workspace))
-    (example,) = python_blocks(EXTENDING)
     names = {"first_frame": picture(0)[0], "next_frame": picture(3)[0]}
-    exec(example, names)
-    np.testing.assert_allclose(names["tracker"].base.box[:2], [46, 30], atol=4)
-    assert names["mask"].shape == (96, 128)
+    for example in python_blocks(EXTENDING):
+        exec(example, names)
+    for found in (names["prediction"], names["first"]):
+        np.testing.assert_allclose(found.box[:2], [46, 30], atol=4)
+        assert found.mask.shape == (96, 128)
+    assert names["tracker"].refiner.settings.threshold == 0.6
+
+
+def test_zoo_examples(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(workspace))
+    for text in marked_blocks("slot"):
+        (slot,) = eval(f"({text})", {"Slot": Slot})
+        monkeypatch.setitem(SLOT, slot.kind, slot)
+    entries = eval(f"{{{''.join(marked_blocks('zoo'))}}}", {"Part": zoo.Part})
+    for name, part in entries.items():
+        monkeypatch.setitem(zoo.BASES, name, part)
+        tracker = zoo.build_tracker(name, "cpu", random_weights=True)
+        image, mask = picture(0)
+        tracker.initialize(image, mask)
+        assert tracker.track(image).mask.shape == mask.shape and zoo.build_tracker(f"{name}+lite", random_weights=True)
+
+
+def test_refiner_example(workspace: Path) -> None:
+    pictures, boxes = [picture(frame) for frame in range(4)], [[40 + 2 * frame, 30, 24, 24] for frame in range(1, 4)]
+    masks = runpy.run_path(str(workspace / "behind.py"))["masks"]
+    found = list(masks([image for image, _ in pictures], pictures[0][1], boxes))
+    for mask, (_, truth) in zip(found, pictures[1:], strict=True):
+        assert (mask & truth).sum() > 0.5 * truth.sum()
 
 
 @pytest.mark.e2e

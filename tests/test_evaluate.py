@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tracker_ar.errors import EvaluationError
 from tracker_ar.commands import evaluate as command
+from tracker_ar.errors import EvaluationError
 from tracker_ar.evaluate import vot_toolkit as toolkit
 from tracker_ar.evaluate.vot_workspace import prepare_workspace
 from tracker_ar.evaluate.workspace_config import data_set

@@ -18,8 +18,8 @@ import torch
 from video_fixtures import box_option, write_images
 
 from tracker_ar import cli
-from tracker_ar.weights.store import write_checkpoint
 from tracker_ar.errors import CheckpointError
+from tracker_ar.weights.store import write_checkpoint
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and limits")
 
@@ -164,7 +164,7 @@ def test_workspaces_that_cannot_be_written(arguments: list[str], capsys: pytest.
     assert "/proc/alpharefine" in said and "choose another folder" in said and "Traceback" not in said
 
 
-def test_made_sequences_on_a_full_disk(tmp_path: Path) -> None:
+def test_synthetic_sequences_on_a_full_disk(tmp_path: Path) -> None:
     """Half a sequence is not listed, so that nobody evaluates on it, and the next run completes it."""
     program = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
                "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import trax
-from test_server import MASK, PATIENCE, Session, frame, raw_session, serve, start_server, wait_for_line  # noqa: F401
+from server_session import MASK, PATIENCE, Session, raw_session, start_server, wait_for_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals, and pipes cannot be watched")
 
 
-def request(frame: Path) -> bytes:  # noqa: F811
+def request(frame: Path) -> bytes:
     return f'@@TRAX:frame "file://{frame}"\n'.encode()
 
 
@@ -45,7 +45,7 @@ time.sleep(300)
 """
 
 
-def test_client_that_is_killed_in_mid_frame(frame: Path) -> None:  # noqa: F811
+def test_client_that_is_killed_in_mid_frame(frame: Path) -> None:
     """The tracker would compute for another minute."""
     double = str(Path(__file__).parent / "doubles/double_tracker.py")
     client = subprocess.Popen(
@@ -82,14 +82,14 @@ def test_client_that_goes_in_the_middle_of_a_request(said: bytes, ended: Callabl
         assert b"Traceback" not in process.stdout.read()
 
 
-def test_client_that_stops_reading_and_goes(frame: Path, ended: Callable) -> None:  # noqa: F811
+def test_client_that_stops_reading_and_goes(frame: Path, ended: Callable) -> None:
     with raw_session("quiet", frame) as process:
         process.stdout.close()  # but it keeps the other pipe
         process.stdin.write(request(frame))
         assert ended(process) == 0
 
 
-def test_terminated_while_the_client_does_not_read(frame: Path, ended: Callable) -> None:  # noqa: F811
+def test_terminated_while_the_client_does_not_read(frame: Path, ended: Callable) -> None:
     with raw_session("quiet", frame) as process:
         os.set_blocking(process.stdin.fileno(), False)
         written = 0
@@ -114,7 +114,7 @@ def wait_until_asleep(process: int) -> bool:
     return True
 
 
-def test_slow_client(frame: Path, ended: Callable) -> None:  # noqa: F811
+def test_slow_client(frame: Path, ended: Callable) -> None:
     """Requests come in pieces, long after one another."""
     with raw_session("quiet", frame) as process:
         for piece in (b"@@TRAX:fra", request(frame)[10:40], request(frame)[40:]):
@@ -125,7 +125,7 @@ def test_slow_client(frame: Path, ended: Callable) -> None:  # noqa: F811
         assert ended(process) == 0
 
 
-def test_killed_tracker_is_an_error_for_the_client(serve: Callable[[str], Session], frame: Path) -> None:  # noqa: F811
+def test_killed_tracker_is_an_error_for_the_client(serve: Callable[[str], Session], frame: Path) -> None:
     session = serve("slow")
     session.initialize(frame, MASK)
     threading.Timer(0.5, session.process.kill).start()
@@ -142,7 +142,7 @@ def test_killed_tracker_is_an_error_for_the_client(serve: Callable[[str], Sessio
     (b"@@TRAX:hello\n", "a request of the kind 'hello'"),
 ])
 def test_nonsense_ends_the_session_with_a_reason(
-    said: bytes, reason: str, frame: Path, ended: Callable  # noqa: F811
+    said: bytes, reason: str, frame: Path, ended: Callable
 ) -> None:
     with start_server("quiet") as process:
         process.stdin.write(said + request(frame))
@@ -153,7 +153,7 @@ def test_nonsense_ends_the_session_with_a_reason(
     assert any(line.startswith("AlphaRefine: InputError") and reason in line for line in lines)  # for the log
 
 
-def test_lines_that_are_no_requests_are_ignored(frame: Path, ended: Callable) -> None:  # noqa: F811
+def test_lines_that_are_no_requests_are_ignored(frame: Path, ended: Callable) -> None:
     with raw_session("quiet", frame) as process:
         process.stdin.write(b"\xff\x00\xfe noise\n\n@@TRAX\n" + b"a" * 300_000 + b"\n" + request(frame))
         wait_for_line(process, b"@@TRAX:state")

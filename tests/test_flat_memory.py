@@ -14,7 +14,8 @@ from tracker_ar.zoo import build_tracker
 LITE = zoo.profile("lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
-SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND), refiner=replace(LITE.refiner, input_size=128))
+SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND),
+                refiner=replace(LITE.refiner, input_size=128))
 
 
 def held() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A few hundred of the cases of `fuzz.py`, and what holds for every client: the fast share of the fuzzing."""
+"""A few hundred of the cases of `fuzz.py`, and what holds for every client: the fast part of the fuzzing."""
 
 from __future__ import annotations
 

@@ -8,9 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker_ar.crops import MAX_BOX_TO_IMAGE, normalize, normalized_pixels, paste_back, refiner_crop, sample_patch, to_tensor
-from tracker_ar.frame import as_rgb_image
+from tracker_ar.crops import (
+    MAX_BOX_TO_IMAGE,
+    normalize,
+    normalized_pixels,
+    paste_back,
+    refiner_crop,
+    sample_patch,
+    to_tensor,
+)
 from tracker_ar.errors import InputError
+from tracker_ar.frame import as_rgb_image
 from tracker_ar.geometry import box_from_mask, box_iou, checked_box, clip_box, mask_from_box, pad_mask
 
 HEIGHT, WIDTH = 60, 90

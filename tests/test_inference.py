@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ar.ops import convolution
-from tracker_ar.ops.convolution import PackedConvolution, can_pack
 from tracker_ar.engine.inference import prepare_for_inference
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
 from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
+from tracker_ar.ops import convolution
+from tracker_ar.ops.convolution import PackedConvolution, can_pack
 
 
 def with_lived_statistics(network: nn.Module) -> nn.Module:
@@ -91,20 +91,20 @@ class TestPacking:
         expected, before = plain(x), x.clone()
         added = torch.randn(expected.shape).to(memory_format=torch.channels_last)
         for always in (False, True):
-            packed = PackedConvolution(plain, rectify=always)
+            packed = PackedConvolution(plain, relu=always)
             for more in (None, added):
-                for rectify in (False, True):
+                for relu in (False, True):
                     total = expected if more is None else expected + more
-                    found = packed(x, more, rectify)
+                    found = packed(x, more, relu)
                     torch.testing.assert_close(
-                        found, total.relu() if rectify or always else total, rtol=1e-4, atol=1e-4
+                        found, total.relu() if relu or always else total, rtol=1e-4, atol=1e-4
                     )
                     assert found.is_contiguous(memory_format=torch.channels_last)
             assert packed._packed is not None
         assert torch.equal(x, before)
 
     def test_copies_pack_their_weights_anew(self) -> None:
-        packed = PackedConvolution(nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False), rectify=True)
+        packed = PackedConvolution(nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False), relu=True)
         if not can_pack(nn.Conv2d(8, 8, 3)):
             pytest.skip("torch cannot pack convolutions here")
         x = torch.randn(1, 8, 6, 6)

@@ -153,18 +153,18 @@ def test_curves_by_hand() -> None:
     assert metrics.normalised_precision_at_20(curve) == 0.5
 
 
-def test_share_tracked_counts_overlaps_over_a_tenth() -> None:
-    assert metrics.share_tracked([0.1, 0.11, 0.9, np.nan]) == pytest.approx(2 / 3)
+def test_fraction_tracked_counts_overlaps_over_a_tenth() -> None:
+    assert metrics.fraction_tracked([0.1, 0.11, 0.9, np.nan]) == pytest.approx(2 / 3)
 
 
 def test_without_a_target_nothing_is_measured() -> None:
     nothing = np.full(3, np.nan)
-    assert math.isnan(metrics.share_tracked(nothing))
+    assert math.isnan(metrics.fraction_tracked(nothing))
     assert np.isnan(metrics.success_curve(nothing)).all()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_curves_are_monotone_shares(values) -> None:
+def test_curves_are_monotone_fractions(values) -> None:
     falling = metrics.success_curve(values)
     rising = metrics.normalised_precision_curve(values)
     assert (np.diff(falling) <= 0).all() and (np.diff(rising) >= 0).all()

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tracker_ar.base.opencv import OPENCV_TRACKERS, OpenCVConventions, opencv_tracker
-from tracker_ar.zoo import BASES
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
+from tracker_ar.zoo import BASES
 
 START = np.array([30.0, 30, 20, 20])
 NANO, VIT = ([model.published for model in OPENCV_TRACKERS[name].models] for name in ("nanotrack", "vittrack"))
@@ -98,7 +98,7 @@ def test_models_are_found_by_their_names_or_ones_that_contain_them(
     ("vittrack", {VIT[0]: b"version https://git-lfs.github.com/spec/v1\noid sha256:29"}, "is not what VitTrack needs"),
     ("nanotrack", {name: b"\0garbage" * 99 for name in NANO}, "are not what NanoTrack v2 needs .*Download"),
 ])
-def test_files_that_are_missing_or_wrong_name_cause_and_cure(
+def test_files_that_are_missing_or_wrong_name_cause_and_fix(
     tracker: str, there: dict[str, bytes], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, content in there.items():
@@ -121,13 +121,13 @@ def test_networks_that_are_others_are_found_out(fake: type[Fake], tmp_path: Path
         opencv_tracker("vittrack", tmp_path)
 
 
-@pytest.mark.parametrize(("name", "cure"), [
+@pytest.mark.parametrize(("name", "fix"), [
     ("csrt", f"opencv-contrib-python=={cv2.__version__}"), ("kcf", "opencv-contrib-python"),
     ("vittrack", "opencv-python>=4.9"), ("nanotrack", "opencv-python>=4.7"),
 ])
-def test_trackers_that_are_not_installed_name_the_cure(name: str, cure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_that_are_not_installed_name_the_fix(name: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, f"Tracker{OPENCV_TRACKERS[name].module}", raising=False)
-    with pytest.raises(InputError, match=f"OpenCV {cv2.__version__} as installed has no .*{cure}"):
+    with pytest.raises(InputError, match=f"OpenCV {cv2.__version__} as installed has no .*{fix}"):
         opencv_tracker(name)
 
 

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker_ar import zoo
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import Segmentation, Target, build_mask_refiner
-from tracker_ar import zoo
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as module
 from tracker_ar.refine.masks import drop_small_parts

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-
 import cv2
 import numpy as np
 import pytest
 import torch
 from training_data import make_folder
 
-from tracker_ar.data.synthetic.torch_renderer import compressed, pack_shots, take_shots
 from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.photometry import Degradation
 from tracker_ar.data.synthetic.render import View, pack, render
 from tracker_ar.data.synthetic.samples import Shot, plan_pair, take
 from tracker_ar.data.synthetic.scene import Layer, Scene
-from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
+from tracker_ar.data.synthetic.torch_renderer import compressed, pack_shots, take_shots
+from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
 from tracker_ar.train.rendered import RenderedSource, pair_batch, sequence_batch
 
 

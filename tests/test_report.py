@@ -13,13 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from report_fixtures import HIGH, LOW, SECONDS, TRACKERS, write_results, write_workspace
 from short_videos import LENGTH, SIZE
+
 from tracker_ar import cli
+from tracker_ar.commands.report import PAGE
 from tracker_ar.evaluate import vot_toolkit as toolkit
 from tracker_ar.report.vot_table import read_scores
-from tracker_ar.commands.report import PAGE
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -124,7 +124,7 @@ def test_perfect_tracker_comes_first(page: Page) -> None:
 def test_every_sequence_and_tracker_has_a_row(page: Page) -> None:
     assert page.row("moving", "The perfect <one>") == [
         "0.917", "1.000", "0.917", "1.000", "1.000", "10.0", "100.0", "100.0%"]
-    # A square of 20 pixels that is 10 aside: overlap 1/3. 5 frames a second at 20 frames a second allowed.
+    # A square of 20 pixels that is 10 aside: overlap 1/3. 5 fps at 20 fps allowed.
     assert page.row("still", "The shifted <one>") == [
         "0.306", "1.000", "0.306", "1.000", "0.333", "200.0", "5.0", "0.0%"]
 

@@ -14,10 +14,11 @@ from tracker_ar.data.datasets.davis import DAVIS
 from tracker_ar.data.datasets.got10k import GOT10k
 from tracker_ar.data.datasets.lasot import LaSOT
 from tracker_ar.data.datasets.saliency import Saliency
-from tracker_ar.data.synthetic.dataset import SyntheticVideos
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
-from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.mixture import FrameSampling, Mixture, choose_frames
+from tracker_ar.data.synthetic.dataset import SyntheticVideos
+from tracker_ar.data.synthetic.library import ImageLibrary
+from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.data.training_samples import (
     Augmentation,
     MixedPairs,
@@ -26,7 +27,6 @@ from tracker_ar.data.training_samples import (
     SyntheticSource,
     jittered_box,
 )
-from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask, box_iou
 
@@ -98,8 +98,8 @@ def test_sets_are_drawn_by_weight(tmp_path: Path) -> None:
     for _ in range(200):
         mixture.draw(rng, PAIR)
     # Its second object is in too few frames, so YouTube-VOS is asked a little more often.
-    share = drawn.count("ECSSD") / len(drawn)
-    assert 0.6 < share < 0.85
+    fraction = drawn.count("ECSSD") / len(drawn)
+    assert 0.6 < fraction < 0.85
 
 
 def test_mixtures_that_cannot_be_drawn_from_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Made sequences, the VOT layout, and the list of a workspace."""
+"""Synthetic sequences, the VOT layout, and the list of a workspace."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ar.errors import DataError
-from tracker_ar.data.synthetic import procedural
-from tracker_ar.evaluate import vot_workspace as sequences
 from tracker_ar.data.datasets.vot_layout import inspect_sequence, read_list, write_list
+from tracker_ar.data.synthetic import procedural
+from tracker_ar.errors import DataError
+from tracker_ar.evaluate import vot_workspace as sequences
 from tracker_ar.run_lengths import encode_mask_line
 
 
@@ -70,7 +70,7 @@ def test_anchors_run_forward_in_the_first_half_and_backward_in_the_second() -> N
     assert {frame: value for frame, value in enumerate(anchors) if value} == {0: 1, 30: -1, 59: -1}
 
 
-def test_made_sequences_are_valid_and_deterministic(tmp_path: Path) -> None:
+def test_synthetic_sequences_are_valid_and_deterministic(tmp_path: Path) -> None:
     assert run("make", "--workspace", str(tmp_path)) == 0
     folder = tmp_path / "sequences"
     names = read_list(folder)
@@ -78,11 +78,11 @@ def test_made_sequences_are_valid_and_deterministic(tmp_path: Path) -> None:
     infos = sequences.listed_sequences(folder)
     assert all(info.has_masks and info.length == procedural.LENGTH for info in infos)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    procedural.write_made_sequences(folder)
+    procedural.write_synthetic_sequences(folder)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_made_masks_lie_on_the_target_and_respect_occlusion() -> None:
+def test_synthetic_masks_lie_on_the_target_and_respect_occlusion() -> None:
     scene = procedural._occluded()
     areas = [int(procedural.render(scene, frame)[1].sum()) for frame in (0, 31, 59)]
     assert areas[1] < 0.5 * min(areas[0], areas[2]) and areas[1] > 0

@@ -211,8 +211,8 @@ def test_learning_tells_target_from_surroundings() -> None:
     positives = torch.rand(40, 4608, generator=generator) + 0.2 * direction
     negatives = torch.rand(60, 4608, generator=generator)
     layers = mdnet().runner.network.initial_layers()
-    descent = Descent(layers, 1e-3, TrainingSettings())
-    descent.train(positives, negatives, 30, np.random.RandomState(0), np.random.RandomState(1))
+    descent = Descent(layers, 1e-3, TrainingSettings(8, 20, 50))
+    descent.train(positives, negatives, 60, np.random.RandomState(0), np.random.RandomState(1))
     assert scores(layers, positives)[:, 1].min() > scores(layers, negatives)[:, 1].max()
 
 

@@ -16,15 +16,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tracker_ar import cli
+from tracker_ar import cli, zoo
 from tracker_ar.errors import DataError, EvaluationError, InputError
+from tracker_ar.prediction import Prediction
 from tracker_ar.speed import ceilings
 from tracker_ar.speed import measure as speed
-from tracker_ar.speed.summary import Measurements, Work, format_report, summarize
 from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter
 from tracker_ar.speed.start import Start, build, measure_start, peak_memory
-from tracker_ar.prediction import Prediction
-from tracker_ar import zoo
+from tracker_ar.speed.summary import Measurements, Work, format_report, summarize
 from tracker_ar.trace import listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.zoo import build_tracker
@@ -32,7 +31,8 @@ from tracker_ar.zoo import build_tracker
 LITE = zoo.profile("lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
-SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND), refiner=replace(LITE.refiner, input_size=128))
+SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND),
+                refiner=replace(LITE.refiner, input_size=128))
 TINY_SIZES = ceilings.Sizes(batch=1, channels=4, side=8, rows=16, megabytes=1, repeats=2)
 START = Start("lite", "cpu", random_weights=True)
 START_FIGURES = {"process": 1.5, "import": 1.0, "build": 0.25, "first initialisation": 0.5,
@@ -253,7 +253,7 @@ class TestReport:
         document = summarize(made_measurements())
         whole = document["end_to_end"]
         assert whole["milliseconds"] == pytest.approx({"median": 50, "p10": 42, "p90": 58})
-        assert whole["frames_a_second"] == pytest.approx(20)
+        assert whole["fps"] == pytest.approx(20)
         assert whole["real_time_at_20_fps"] == pytest.approx(1)
         assert whole["late_at_20_fps"] == 0.5
         assert document["initialisation"]["median"] == pytest.approx(200)
@@ -265,23 +265,23 @@ class TestReport:
         names = [row["stage"] for row in document["stages"]]
         assert names == ["base backbone", "model update", "everything else"]
         assert backbone["milliseconds"]["median"] == pytest.approx(50)
-        assert backbone["share_of_ceiling"] == pytest.approx(0.5)
-        assert backbone["share_of_bandwidth"] == pytest.approx((1 / 4 + 1 / 6) / 2)
+        assert backbone["fraction_of_ceiling"] == pytest.approx(0.5)
+        assert backbone["fraction_of_bandwidth"] == pytest.approx((1 / 4 + 1 / 6) / 2)
         assert backbone["macs"] == pytest.approx(1.25e9)
-        assert backbone["share_of_frame"] == pytest.approx(100 / 140)
+        assert backbone["fraction_of_frame"] == pytest.approx(100 / 140)
         assert update["ran_in"] == 0.5 and update["milliseconds"]["median"] == pytest.approx(20)
-        assert update["ceiling"] == "product float32" and update["share_of_ceiling"] == pytest.approx(0.25)
-        assert rest["share_of_ceiling"] is None
-        assert sum(row["share_of_frame"] for row in document["stages"]) == pytest.approx(1)
+        assert update["ceiling"] == "product float32" and update["fraction_of_ceiling"] == pytest.approx(0.25)
+        assert rest["fraction_of_ceiling"] is None
+        assert sum(row["fraction_of_frame"] for row in document["stages"]) == pytest.approx(1)
 
     def test_sums_and_initialisation(self) -> None:
         document = summarize(made_measurements())
         convolutions, everything = document["sums"]
-        assert convolutions["share_of_ceiling"] == pytest.approx(0.5)
+        assert convolutions["fraction_of_ceiling"] == pytest.approx(0.5)
         assert everything["milliseconds"]["median"] == pytest.approx(70)
         first = document["initialisation_stages"]
         assert [row["milliseconds"]["median"] for row in first] == pytest.approx([400, 100])
-        assert first[0]["share_of_ceiling"] == pytest.approx(0.2)
+        assert first[0]["fraction_of_ceiling"] == pytest.approx(0.2)
 
     def test_comparison(self) -> None:
         document = summarize(made_measurements(
@@ -298,7 +298,7 @@ class TestReport:
     def test_several_targets(self) -> None:
         document = summarize(made_measurements(targets={1: [0.04, 0.06], 4: [0.2, 0.2]}))
         assert document["targets"]["1"]["median"] == pytest.approx(50)
-        assert "a frame, targets: 4           200.0 (200.0 to 200.0) ms" in format_report(document)
+        assert "per frame, targets: 4         200.0 (200.0 to 200.0) ms" in format_report(document)
         assert "targets:" not in format_report(summarize(made_measurements()))
 
     def test_says_what_weakens_the_numbers(self) -> None:
@@ -317,7 +317,7 @@ class TestReport:
                       "bandwidth": 10e9},
             start={**START_FIGURES, "peak GPU memory": 123e6},
         ))
-        assert document["stages"][0]["share_of_ceiling"] == pytest.approx(0.25)
+        assert document["stages"][0]["fraction_of_ceiling"] == pytest.approx(0.25)
         assert "123 MB on the GPU" in format_report(document)
 
 
@@ -346,7 +346,7 @@ class TestClips:
         with pytest.raises(DataError, match="at least 2"):
             speed.read_clip(str(tmp_path), BOX, 1)
 
-    def test_made(self) -> None:
+    def test_synthetic(self) -> None:
         made = speed.read_clip(None, None, 3)
         assert [image.shape for image in made.images] == [(480, 854, 3)] * 3
         assert made.region.shape == (480, 854) and 1000 < made.region.sum() < 100_000

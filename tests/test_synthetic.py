@@ -14,8 +14,8 @@ from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.photometry import degrade, draw_degradation, tone_table
 from tracker_ar.data.synthetic.samples import refiner_pair
 from tracker_ar.data.synthetic.scene import Layer, Scene, warp, window_matrix
-from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
+from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import box_from_mask, box_iou
 
@@ -62,7 +62,7 @@ def test_library_finds_objects_regions_and_splits(tmp_path: Path) -> None:
         (lambda folder: (folder / "index.json").unlink(), "index.json: not found"),
         (lambda folder: (folder / "index.json").write_text("{"), "not a JSON list"),
         (lambda folder: (folder / "index.json").write_text("[]"), "empty"),
-        (lambda folder: next((folder / "images").glob("*.jpg")).write_bytes(b"no"), "not a readable image"),
+        (lambda folder: next((folder / "images").glob("*.jpg")).write_bytes(b"no"), "damaged, or not an image"),
         (lambda folder: [path.unlink() for path in (folder / "masks").iterdir()], "no object"),
     ],
 )

@@ -14,20 +14,20 @@ from training_data import make_folder
 
 import tracker_ar.train.base as base_module
 import tracker_ar.train.refiner as refiner_module
-from tracker_ar.weights.store import load_into
+from tracker_ar.commands import train as command
 from tracker_ar.data.synthetic.library import ImageLibrary
-from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler
+from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.errors import DataError
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
 from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
-from tracker_ar.commands import train as command
 from tracker_ar.train.base import BaseTask
 from tracker_ar.train.labels import box_proposals, gaussian_labels
 from tracker_ar.train.loop import Budget, Task, Trainer
 from tracker_ar.train.losses import hinge_score_loss, kl_box_loss, mask_loss
 from tracker_ar.train.recipes import RECIPES, Schedule
 from tracker_ar.train.refiner import RefinerTask
+from tracker_ar.weights.store import load_into
 
 QUICK = Schedule(learning_rate=1e-3, weight_decay=0.01, warmup_steps=2)
 REFINER = replace(RECIPES["lite-refiner"], schedule=QUICK, batch_size=2, sizes=((0.0, 64),))
@@ -141,7 +141,7 @@ def test_checkpoints_that_do_not_fit_are_refused(sources, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="lite-base"):
         Trainer(make_task("base", sources), tmp_path, Budget(steps=5))
     trainer.checkpoint_path.write_bytes(b"PK broken")
-    with pytest.raises(DataError, match="cannot go on"):
+    with pytest.raises(DataError, match="cannot continue"):
         Trainer(make_task("refiner", sources), tmp_path, Budget(steps=5))
 
 

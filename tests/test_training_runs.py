@@ -24,13 +24,13 @@ from training_data import make_folder
 
 import tracker_ar.train.base as base_module
 import tracker_ar.train.refiner as refiner_module
+from tracker_ar.commands import train as command
 from tracker_ar.data.synthetic.library import ImageLibrary
-from tracker_ar.data.training_samples import MixedPairs, MixedSequences, SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler
+from tracker_ar.data.training_samples import MixedPairs, MixedSequences, SyntheticSource
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.models.alpha_refine import MASK_REFINER_LITE
 from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
-from tracker_ar.commands import train as command
 from tracker_ar.train.backbone import load_backbone
 from tracker_ar.train.base import BaseTask
 from tracker_ar.train.curves import Curves

@@ -25,8 +25,8 @@ from video_fixtures import (
 )
 
 from tracker_ar.errors import DataError
-from tracker_ar.run_lengths import coco_rle, encode_mask_line
 from tracker_ar.geometry import mask_from_box
+from tracker_ar.run_lengths import coco_rle, encode_mask_line
 from tracker_ar.video import overlay, results, sources
 
 
@@ -102,7 +102,7 @@ def test_one_target_in_a_folder_of_images(
         assert np.array_equal(decode_rle(entry["segmentation"]), expected_mask(frame))
 
     printed = capsys.readouterr()
-    assert "6 frames, " in printed.out and "frames/s" in printed.out and str(out) in printed.out
+    assert "6 frames, " in printed.out and " fps; " in printed.out and str(out) in printed.out
     assert "6/6" in printed.err
 
 

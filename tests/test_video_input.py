@@ -25,8 +25,8 @@ from video_fixtures import (
 )
 
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.video.results import VOT_ENDINGS
 from tracker_ar.video import sources, targets
+from tracker_ar.video.results import VOT_ENDINGS
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tracker_ar.data.datasets.vot_layout import inspect_sequence, read_list, write_list
-from tracker_ar.run_lengths import encode_mask_line
 from tracker_ar.errors import DataError, EvaluationError
 from tracker_ar.evaluate import vot_workspace
 from tracker_ar.evaluate.vot_results import open_workspace
 from tracker_ar.evaluate.vot_toolkit import load_workspace
 from tracker_ar.evaluate.workspace_config import data_set, read_config, sequences_folder, write_config
+from tracker_ar.run_lengths import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[1]
 BOXES = ["4,8,10,8"] * 4

@@ -1,8 +1,8 @@
 """Threads that leave the processor to others: set before torch is loaded, by every entry point.
 
-OpenMP's threads spin while they wait for each other. On a busy machine they take the processor from those that work: with
-a load of 5 on two cores a frame of `lite` took 950 to 1,240 ms instead of 47, and 46 ms without spinning. Whoever has set
-these variables keeps what was set.
+OpenMP's threads spin while they wait for each other. On a busy machine they take the processor from those that work:
+with a load of 5 on two cores a frame of `lite` took 950 to 1,240 ms instead of 47, and 46 ms without spinning.
+Whoever has set these variables keeps what was set.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _quota(cgroup: Path) -> float | None:
         if (cgroup / "cpu.max").is_file():
             quota, period = (cgroup / "cpu.max").read_text().split()
         else:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            files = (cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+            quota, period = (file.read_text().strip() for file in files)
         return float(quota) / float(period) if float(quota) > 0 and float(period) > 0 else None
     except (OSError, ValueError):  # no cgroups here; "max" is no number
         return None

@@ -18,16 +18,16 @@ calm()
 
 # name -> (module with `configure(parser)` and `run(args) -> int`, one line of help)
 COMMANDS = {
-    "track": ("tracker_ar.commands.track", "follow targets through one's own video"),
-    "demo": ("tracker_ar.commands.demo", "try it on a page in the browser, with a video, the camera or an example"),
+    "track": ("tracker_ar.commands.track", "follow targets through your own video"),
+    "demo": ("tracker_ar.commands.demo", "try it in the browser, on a video, the camera or an example"),
     "explain": ("tracker_ar.commands.explain", "show what every stage does in one frame of a video"),
     "evaluate": ("tracker_ar.commands.evaluate", "evaluate a tracker with the VOT toolkit and show the results"),
     "report": ("tracker_ar.commands.report", "make one HTML page from an evaluated workspace"),
-    "benchmark": ("tracker_ar.commands.benchmark", "measure how good a tracker is on annotated videos, and how fast"),
+    "benchmark": ("tracker_ar.commands.benchmark", "measure how accurate and how fast a tracker is"),
     "sequences": ("tracker_ar.evaluate.vot_workspace", "make, link or list the sequences of a workspace"),
     "trackers": ("tracker_ar.commands.trackers", "list the trackers, what they need and what is installed"),
     "checkpoints": ("tracker_ar.commands.checkpoints", "list or install checkpoints"),
-    "doctor": ("tracker_ar.commands.doctor", "say what is installed, what works, and how to mend what does not"),
+    "doctor": ("tracker_ar.commands.doctor", "say what is installed, what works, and how to fix what does not"),
     "train": ("tracker_ar.commands.train", "train the networks"),
     "validate": ("tracker_ar.commands.validate", "run the tracker of lite on held-out clips, to choose its settings by"),
 }

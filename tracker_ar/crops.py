@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -96,7 +96,7 @@ def normalize(patch: torch.Tensor) -> torch.Tensor:
     return patch.mul(gain).sub_(offset)
 
 
-@lru_cache(maxsize=None)
+@cache
 @torch.inference_mode(False)  # made while tracking it must still serve for training
 def _normalization(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     # Kept, since a GPU would have to be waited for while they are copied to it.
@@ -270,7 +270,8 @@ def _window(image: np.ndarray, top_left: np.ndarray, bottom_right: np.ndarray) -
         slices.append(slice(inner_start, inner_stop))
         padding += [before, missing - before]
     inner = image[tuple(slices)]
-    return cv2.copyMakeBorder(inner, *padding, cv2.BORDER_REPLICATE) if any(padding) else inner
+    top, bottom, left, right = padding
+    return cv2.copyMakeBorder(inner, top, bottom, left, right, cv2.BORDER_REPLICATE) if any(padding) else inner
 
 
 def _refiner_window(box: np.ndarray, factor: float) -> Window:

@@ -1,4 +1,4 @@
-"""The exceptions that users see. Every message names the cause and the cure."""
+"""The exceptions that users see. Every message names the cause and the fix."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class State(str, Enum):
 class Prediction:
     """The target in one frame.
 
-    box: (4,) float64 x, y, w, h in pixels: the box that goes back to the base tracker (`Profile.feedback`): its own, clipped
-    to the image, or the refined one.
+    box: (4,) float64 x, y, w, h in pixels: the box that goes back to the base tracker (`Profile.feedback`): its own,
+    clipped to the image, or the refined one.
     mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
     score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
     probabilities: (H, W) float32, of the target, from which the mask was made; None where there are none.
@@ -79,9 +79,20 @@ class Tracker(Protocol):
 
     def initialize(self, image: np.ndarray, region: list[Region]) -> list[Prediction]: ...
 
-    def track(self, image: np.ndarray) -> list[Prediction]: ...
+    def track(self, image: np.ndarray) -> Prediction | list[Prediction]: ...
 
     def add(self, image: np.ndarray, region: Region) -> Prediction: ...
+
+
+def listed(found: Prediction | list[Prediction]) -> list[Prediction]:
+    """What `Tracker.track` returned, as a list however many targets are followed."""
+    return found if isinstance(found, list) else [found]
+
+
+def single(found: Prediction | list[Prediction]) -> Prediction:
+    """What `Tracker.track` returned of the one target that is followed. Raises ValueError where there are others."""
+    (prediction,) = listed(found)
+    return prediction
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,8 @@ class BaseTracker(Protocol):
 
     All that is known of one target is in what `start` returns, an object of the engine's own class (a dataclass as a
     rule). One target is the ordinary case; several are given in one call so that an engine may compute them together.
-    An engine with networks has a `runner` (`tracker_ar.engine.runner.Runner`) too, which can move them to another device.
+    An engine with networks has a `runner` (`tracker_ar.engine.runner.Runner`) too, which can move them to another
+    device.
     """
 
     def start(self, frame: Frame, box: np.ndarray) -> Any:

@@ -21,7 +21,7 @@ def encode_mask_line(mask: np.ndarray) -> str:
 
 
 def coco_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """A mask (H, W) in COCO's uncompressed run-length form, which `frPyObjects` of pycocotools reads.
+    """A mask (H, W) in uncompressed COCO RLE, which `frPyObjects` of pycocotools reads.
 
     'size' is [H, W]; 'counts' are the lengths of runs down the columns, left to right, beginning with
     background (0 when the first pixel is target).

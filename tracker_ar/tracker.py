@@ -1,9 +1,9 @@
 """AlphaRefine: a base tracker finds the targets, the refiner turns their boxes into masks.
 
-The order of one frame: the base tracker's box is clipped to the image, and the refiner makes a mask or a better box from
-it. What goes back to the base tracker is the clipped base box in the VOT2020 real-time entry, and the clipped refined box
-in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`). A base tracker that is `FedBack` is told
-both boxes and decides itself which of them it goes on from.
+The order of one frame: the base tracker's box is clipped to the image, and the refiner makes a mask or a better box
+from it. What goes back to the base tracker is the clipped base box in the VOT2020 real-time entry, and the clipped
+refined box in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`). A base tracker that
+is `FedBack` is told both boxes and decides itself which of them it goes on from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class AlphaRefineTracker:
         cannot be used, naming the target; the tracker then keeps the targets it had.
         """
         several = are_several(region)
-        regions = list(region) if several else [region]
+        regions = cast("list[Region]", list(region) if several else [region])
         if not regions:
             raise InputError("There is no target: give at least one region.")
         frame = Frame.of(image)
@@ -115,7 +115,8 @@ class AlphaRefineTracker:
         """Find the target or targets in the next frame, an image of the first frame's size.
 
         Returns one prediction where `initialize` was given one region, else a list. Raises InputError for an image that
-        cannot be used and for a call before `initialize`; the next good frame is tracked as if the bad one had not been.
+        cannot be used and for a call before `initialize`; the next good frame is tracked as if the bad one had not
+        been.
         """
         frame = self._checked(image, "track")
         predictions = self._safely(lambda: self._follow(frame))
@@ -235,7 +236,7 @@ class AlphaRefineTracker:
 
     def _on_gpu(self) -> list[Any]:
         """Those of both engines whose networks are not on the CPU."""
-        parts = (self.base, self.refiner)
+        parts: tuple[Any, ...] = (self.base, self.refiner)
         return [part for part in parts if getattr(part, "runner", None) is not None and part.runner.device != CPU]
 
     def _safely(self, action: Callable[[], Result]) -> Result:

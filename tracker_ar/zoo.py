@@ -36,8 +36,8 @@ class Part:
     title: as in its paper. engine: import path 'module:class' of the engine, made as `Engine(*runners, settings)`, a
     base tracker with `seed=`; of an engine without weights, as `Engine(*arguments)`. settings: import path
     'module:object'. kinds: of the slots that hold its weights, a network and a runner for each. packages: of which one
-    must be installed. models: ONNX files that users bring. scores: published, alone. minimum_side: of the boxes of a base tracker (see `Profile`). feedback:
-    of a refiner, which box its authors gave back to the base tracker.
+    must be installed. models: ONNX files that users bring. scores: published, alone. minimum_side: of the boxes of a
+    base tracker (see `Profile`). feedback: of a refiner, which box its authors gave back to the base tracker.
     """
 
     title: str
@@ -59,7 +59,8 @@ class Part:
     @property
     def needs(self) -> list[str]:
         """The files and packages that it needs."""
-        return [*(slot.file_name for slot in self.slots), *(model.published for model in self.models), *self.packages[:1]]
+        files = [*(slot.file_name for slot in self.slots), *(model.published for model in self.models)]
+        return files + list(self.packages[:1])
 
     def lacks(self, directory: Folder = None) -> list[str]:
         """Those of `needs` that are not installed, or not as they should be."""
@@ -96,8 +97,10 @@ BASES: Mapping[str, Part] = {
     "csrt": Part("CSRT of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("csrt",), packages=_CONTRIB),
     "kcf": Part("KCF of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("kcf",), packages=_CONTRIB),
     "mil": Part("MIL of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("mil",)),
-    "nanotrack": Part("NanoTrack v2 of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("nanotrack",), models=NANOTRACK),
-    "vittrack": Part("VitTrack of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("vittrack",), models=VITTRACK),
+    "nanotrack": Part("NanoTrack v2 of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("nanotrack",),
+                      models=NANOTRACK),
+    "vittrack": Part("VitTrack of OpenCV", "tracker_ar.base.opencv:opencv_tracker", arguments=("vittrack",),
+                     models=VITTRACK),
     "static": Part("a box that never moves", "tracker_ar.base.static:StaticTracker", minimum_side=1.0),
 }
 REFINERS: Mapping[str, Part] = {

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable, Literal
+from typing import Literal
 
 import numpy as np
 import trax
 
 from tracker_ar.errors import DataError, InputError
+from tracker_ar.geometry import Region
 from tracker_ar.images import read_image
-from tracker_ar.prediction import Prediction, Tracker, without_overlap
+from tracker_ar.prediction import Prediction, Tracker, listed, without_overlap
 from vot_wrapper.protocol import ProtocolChannel
 from vot_wrapper.regions import decode_region, encode_box, encode_mask
 
@@ -116,7 +118,7 @@ class Session:
         try:
             image = read_frame(path)
             self._image_size = image.shape[:2]
-            predictions = self.tracker.track(image)
+            predictions = listed(self.tracker.track(image))
             if not new:
                 return predictions
             return without_overlap([*predictions, *(self.tracker.add(image, region) for region in self._decode(new))])
@@ -126,7 +128,7 @@ class Session:
             print(f"AlphaRefine: {error}; the last state is repeated", file=sys.stderr)
             return [replace(prediction, score=0.0) for prediction in self._predictions]
 
-    def _decode(self, regions: list[trax.Region]) -> list[np.ndarray]:
+    def _decode(self, regions: list[trax.Region]) -> list[Region]:
         return [decode_region(region, self._image_size) for region in regions]
 
     def _encode(self, prediction: Prediction) -> tuple[trax.Region, dict[str, str]]:

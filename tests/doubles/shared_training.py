@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ar.data.synthetic.library import ImageLibrary
-from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler
+from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.train.batches import TensorBatch
 from tracker_ar.train.distribution import Share, joined
 from tracker_ar.train.loop import Budget, Place, Trainer

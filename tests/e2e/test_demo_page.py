@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from browser import Browser, browser, find_browser
 
-from tracker_ar.data.synthetic.procedural import HEIGHT, WIDTH, made_scenes, render
+from tracker_ar.data.synthetic.procedural import HEIGHT, WIDTH, render, synthetic_scenes
 from tracker_ar.geometry import box_from_mask
 
 LENGTH = 8
@@ -90,7 +90,7 @@ def downloaded(page: Browser, folder: Path) -> zipfile.ZipFile:
 
 
 def test_a_video_from_upload_over_dragging_a_box_to_download(page: Browser, tmp_path: Path) -> None:
-    scene = next(scene for scene in made_scenes() if scene.name == "made_scaled")
+    scene = next(scene for scene in synthetic_scenes() if scene.name == "made_scaled")
     frames = [render(scene, index) for index in range(LENGTH)]
     video = tmp_path / "stars.avi"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (WIDTH, HEIGHT))

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from short_videos import ROOT, UNSUPERVISED, vot, write_sequence
+
 from tracker_ar import cli
-from tracker_ar.evaluate.vot_toolkit import load_workspace, missing_results
 from tracker_ar.data.datasets.vot_layout import write_list
+from tracker_ar.evaluate.vot_toolkit import load_workspace, missing_results
 
 pytestmark = pytest.mark.e2e
 

@@ -98,7 +98,7 @@ def test_the_wheel_holds_what_stands_at_the_top_and_nothing_of_the_users(wheel: 
 def test_track(alpharefine: Callable[..., str], tmp_path: Path) -> None:
     write_sequence(tmp_path / "clip")
     said = alpharefine("track", "clip/color", "--box", "30,40,24,20", "--no-video", "--out", "out")
-    assert "profile lite" in said
+    assert "tracker lite" in said
     assert len(list((tmp_path / "out/masks").glob("*.png"))) == FRAMES
 
 

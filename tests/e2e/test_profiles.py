@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from recipe import MASK_REFINER, SUPER_DIMP, weights
 from recorded import key_shapes
 from short_videos import LENGTH, ROOT, SIZE, UNSUPERVISED, vot, write_sequence
-from tracker_ar.weights.store import write_checkpoint
-from tracker_ar.evaluate.vot_toolkit import load_workspace, reported_profiles
+
 from tracker_ar.data.datasets.vot_layout import write_list
+from tracker_ar.evaluate.vot_toolkit import load_workspace, reported_profiles
+from tracker_ar.weights.store import write_checkpoint
 
 pytestmark = pytest.mark.e2e
 

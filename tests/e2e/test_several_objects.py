@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from short_videos import ROOT, UNSUPERVISED, vot
 
+from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.data.synthetic.procedural import anchor_values
 from tracker_ar.evaluate.vot_toolkit import load_workspace
-from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.run_lengths import encode_mask_line
 
 pytestmark = pytest.mark.e2e

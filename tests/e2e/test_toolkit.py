@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from short_videos import LENGTH, ROOT, vot, write_sequence
+
 from tracker_ar import cli
 from tracker_ar.data.datasets.vot_layout import write_list
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ar.crops import SearchRegion
+from tracker_ar.base.dimp import DiMPTracker
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.dimp import DiMPTracker
 from tracker_ar.base.overlap import Place
 from tracker_ar.base.settings import BaseSettings, LocalizationSettings, MemorySettings
+from tracker_ar.crops import SearchRegion
 
 DATA = Path(__file__).parent / "data"
 LOCALIZE = json.loads((DATA / "localize.json").read_text())

@@ -1,4 +1,4 @@
-"""Decisions of DiMP, PrDiMP and ATOM on made score maps against the authors' systems: exactly."""
+"""Decisions of DiMP, PrDiMP and ATOM on synthetic score maps against the authors' systems: exactly."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_atom_decides_as_the_reference(index: int) -> None:
 @pytest.mark.parametrize("center, period", [(None, 20), (9.5, 21)])
 @pytest.mark.parametrize("window, expected", [("none", "far"), ("first peak", "near"), ("both peaks", "near")])
 def test_window(window: str, expected: str, center: float | None, period: int) -> None:
-    """A far peak loses to a near one under the window; it counts as a look-alike only where it is not weighed."""
+    """A far peak loses to a near one under the window; it counts as a distractor only where it is not weighed."""
     scores = torch.zeros(19, 19)
     scores[9, 10], scores[17, 1] = 0.5, 0.55
     middle = None if center is None else tensor([center, center])

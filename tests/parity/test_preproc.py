@@ -13,8 +13,8 @@ import torch
 
 from tracker_ar.base import augmentation
 from tracker_ar.base.augmentation import augment_first_frame
-from tracker_ar.crops import normalize, paste_back, refiner_crop, sample_patch, to_tensor
 from tracker_ar.base.settings import AugmentationSettings
+from tracker_ar.crops import normalize, paste_back, refiner_crop, sample_patch, to_tensor
 
 DATA = Path(__file__).parent / "data"
 PREPROC = np.load(DATA / "preproc.npz")

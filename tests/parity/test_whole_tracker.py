@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-
 import synth
+import torch
 from recipe import MASK_REFINER, SUPER_DIMP
 from recorded import load_recipe
+
+from tracker_ar import zoo
 from tracker_ar.base import overlap
 from tracker_ar.base.dimp import DiMPTracker
 from tracker_ar.base.overlap import Place
@@ -24,7 +25,6 @@ from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_dimp
-from tracker_ar import zoo
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as mask_refiner
 from tracker_ar.refine.refiner import SegmentingRefiner

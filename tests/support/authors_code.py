@@ -22,8 +22,8 @@ from recorded import load_recipe
 from torch import nn
 
 from tracker_ar.errors import InputError
-from tracker_ar.speed.stages import REST, StageMeter
 from tracker_ar.ops.prroi_pool import prroi_pool2d
+from tracker_ar.speed.stages import REST, StageMeter
 
 FOLDER = "AlphaRefine_submit"
 ENTRY = "pytracking/VOT2020_super_only_mask_384_HP/dimp_alpha_seg_class.py"

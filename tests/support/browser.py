@@ -123,8 +123,8 @@ class Browser:
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Drag the mouse between two points of the window."""
         self._mouse("mousePressed", *start)
-        for share in (0.3, 0.7, 1.0):
-            self._mouse("mouseMoved", *(a + share * (b - a) for a, b in zip(start, end)))
+        for fraction in (0.3, 0.7, 1.0):
+            self._mouse("mouseMoved", *(a + fraction * (b - a) for a, b in zip(start, end)))
         self._mouse("mouseReleased", *end)
 
     def press(self, key: str, shift: bool = False) -> None:

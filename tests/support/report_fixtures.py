@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from short_videos import LENGTH, ROOT, SIZE, write_sequence
-from tracker_ar.evaluate.vot_toolkit import load_workspace
+
 from tracker_ar.data.datasets.vot_layout import write_list
+from tracker_ar.evaluate.vot_toolkit import load_workspace
 
 LOW, HIGH = 4, 10
 TRACKERS = {"Perfect": 0, "Shifted": 10}  # how far to the right of the target each one says it is, pixels

@@ -29,7 +29,7 @@ experiments:
 
 
 def write_sequence(folder: Path, step: int) -> None:
-    """A square that moves ``step`` pixels a frame."""
+    """A square that moves ``step`` pixels per frame."""
     (folder / "color").mkdir(parents=True)
     lines = []
     for frame in range(LENGTH):

@@ -8,12 +8,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from tracker_ar import zoo
 from tracker_ar.base.dimp import DiMPTracker
 from tracker_ar.engine.runner import Runner
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import build_dimp
 from tracker_ar.prediction import Prediction
-from tracker_ar import zoo
 from tracker_ar.refine.refiner import SegmentingRefiner
 from tracker_ar.tracker import AlphaRefineTracker
 

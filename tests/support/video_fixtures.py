@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from tracker_ar.errors import InputError
-from tracker_ar.geometry import box_from_mask, mask_from_box
-from tracker_ar.geometry import region_box
-from tracker_ar.prediction import Prediction, without_overlap
 from tracker_ar.commands import track as command
+from tracker_ar.errors import InputError
+from tracker_ar.geometry import box_from_mask, mask_from_box, region_box
+from tracker_ar.prediction import Prediction, without_overlap
 
 HEIGHT, WIDTH = 48, 64
 STEP = 2  # pixels that the target moves to the right, frame by frame
@@ -38,7 +37,7 @@ def write_images(folder: Path, frames: int = 6) -> Path:
 
 
 def write_video(path: Path, frames: int = 6) -> Path:
-    """The same frames as a Motion JPEG video at 12 frames a second."""
+    """The same frames as a Motion JPEG video at 12 fps."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (WIDTH, HEIGHT))
     for frame in range(frames):
         writer.write(cv2.cvtColor(picture(frame), cv2.COLOR_RGB2BGR))
@@ -49,7 +48,8 @@ def write_video(path: Path, frames: int = 6) -> Path:
 class MovingBox:
     """Stands for AlphaRefineTracker: the boxes of the first frame, moved by STEP pixels per frame.
 
-    Its scores are `first_scores`, one per target, less 0.1 per frame. Refuses frames of another size, as the tracker does.
+    Its scores are `first_scores`, one per target, less 0.1 per frame. Refuses frames of another size, as the tracker
+    does.
     """
 
     profile = SimpleNamespace(name="lite", minimum_side=10.0)

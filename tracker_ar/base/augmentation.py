@@ -43,7 +43,7 @@ def augment_first_frame(
     expanded_size = int(sample_size * settings.expansion_factor)
     # Both sides are even or both odd, so that the sample lies exactly in the middle.
     expanded_size += (expanded_size - sample_size) % 2
-    extent = np.float32(scale) * np.float32(expanded_size)
+    extent = float(np.float32(scale) * np.float32(expanded_size))
     region = sample_patch(image, position, extent, expanded_size).patch
 
     moving = _moving_transforms(settings)

@@ -16,7 +16,7 @@ class Decision(str, Enum):
     """What the score map says of the target."""
 
     NORMAL = "normal"
-    HARD_NEGATIVE = "hard_negative"  # the target, with a look-alike that the filter should learn from
+    HARD_NEGATIVE = "hard_negative"  # the target, with a distractor that the filter should learn from
     UNCERTAIN = "uncertain"  # two peaks that cannot be told apart
     NOT_FOUND = "not_found"
 

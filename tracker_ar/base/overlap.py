@@ -1,7 +1,7 @@
 """What ATOM and DiMP have in common: a filter learned online finds the target, an IoU network refines its box.
 
-"ATOM: Accurate Tracking by Overlap Maximization" (Danelljan et al. 2019). The engines of both are subclasses,
-which know how the filter is learned.
+"ATOM: Accurate Tracking by Overlap Maximization" (Danelljan et al. 2019). The engines of both are subclasses, which
+know how the filter is learned.
 """
 
 from __future__ import annotations

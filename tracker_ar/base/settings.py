@@ -42,7 +42,7 @@ class LocalizationSettings:
 
     softmax: whether the score map becomes a density first, as PrDiMP's.
     window: whether a Hann window weighs the scores, and before which peaks are sought: both, or only the first one, so
-        that look-alikes far away are learned from all the same.
+        that distractors far away are learned from all the same.
     """
 
     not_found_threshold: float = 0.25
@@ -50,7 +50,7 @@ class LocalizationSettings:
     hard_negative_threshold: float = 0.5
     neighborhood_scale: float = 2.2  # target sizes that are masked out before the second peak is sought
     displacement_scale: float = 0.8
-    inside_ratio: float = 0.2  # share of the target that must stay within the image
+    inside_ratio: float = 0.2  # fraction of the target that must stay within the image
     softmax: bool = False
     window: Literal["none", "first peak", "both peaks"] = "none"
 

@@ -95,7 +95,7 @@ class SiamRPNTracker:
         colour = frame.pixels.mean(axis=(0, 1))
         colour = colour[::-1] if self.settings.blue_first else colour
         centre, size = box[:2] + (box[2:] - 1) / 2, box[2:]
-        side = round(template_side(size, self.settings.context))
+        side = template_side(size, self.settings.context)
         crop = self._crop(frame, centre, side, self.settings.template_size, colour)
         (kernels,) = self.runner.run(template_part, [(crop,)])
         return SiamRPNTarget(centre, size, colour, kernels)
@@ -119,11 +119,11 @@ class SiamRPNTracker:
     def _search_crop(self, frame: Frame, target: SiamRPNTarget) -> Tensor:
         settings = self.settings
         side = template_side(target.size, settings.context) * (settings.search_size / settings.template_size)
-        return self._crop(frame, target.centre, round(side), settings.search_size, target.colour)
+        return self._crop(frame, target.centre, side, settings.search_size, target.colour)
 
-    def _crop(self, frame: Frame, centre: np.ndarray, side: int, size: int, colour: np.ndarray) -> Tensor:
+    def _crop(self, frame: Frame, centre: np.ndarray, side: float, size: int, colour: np.ndarray) -> Tensor:
         order = slice(None, None, -1) if self.settings.blue_first else slice(None)
-        crop = square_crop(frame.pixels, centre, side, size, colour[order])[:, :, order]
+        crop = square_crop(frame.pixels, centre, max(round(side), 1), size, colour[order])[:, :, order]
         note("base crop", crop)
         return to_tensor(np.ascontiguousarray(crop)).to(self.runner.device)
 
@@ -167,7 +167,7 @@ def template_side(size: np.ndarray, context: float) -> float:
     return math.sqrt(np.prod(size + context * size.sum()))
 
 
-def square_crop(image: np.ndarray, centre: np.ndarray, side: int, size: int, colour: np.ndarray) -> np.ndarray:
+def square_crop(image: np.ndarray, centre: np.ndarray, side: float, size: int, colour: np.ndarray) -> np.ndarray:
     """`side` x `side` pixels around `centre` (x, y), resized to (size, size, 3) uint8.
 
     image: (H, W, 3) uint8. Outside the image there is `colour`, (3,) 0..255, truncated to whole levels. Regions of over

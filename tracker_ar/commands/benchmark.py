@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     accuracy.add_argument("--compare", nargs="+", choices=COMPARISONS, default=[],
                           help="others to run beside it: OpenCV's CSRT and KCF (extra 'compare'), each also with "
-                               "the refiner behind it, a box that never moves")
+                               "the refiner behind it; a box that never moves")
     accuracy.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-accuracy"),
                           help="where the results go; earlier ones there are replaced (default: %(default)s)")
     accuracy.set_defaults(run_benchmark=_accuracy)
-    summary = "time per stage and frame, beside what the machine can do"
+    summary = "the time per frame and per stage, against the machine's ceilings"
     speed_parser = benchmarks.add_parser("speed", help=summary, description=(
         f"Measure {summary}. Prints a table; writes speed.txt, speed.json and speed.png to --out."
     ), usage="%(prog)s [FRAMES] [options]")
@@ -102,7 +103,7 @@ def _report(scores: list[SequenceScores], out: Path) -> None:
 
 
 def _measure_all(
-    trackers: dict[str, Tracker],
+    trackers: Mapping[str, Tracker],
     infos: list[SequenceInfo],
     scores: list[SequenceScores],
     out: Path,
@@ -147,7 +148,7 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``benchmark speed``."""
     parser.add_argument("frames_from", nargs="?", metavar="FRAMES",
                         help="a VOT-layout sequence, or a folder of images or a video with --box "
-                             f"(default: a made one, {speed.MADE_SIZE[0]} x {speed.MADE_SIZE[1]})")
+                             f"(default: a synthetic one, {speed.SYNTHETIC_SIZE[0]} x {speed.SYNTHETIC_SIZE[1]})")
     parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"),
                         help="the target in the first image, pixels; not for a VOT-layout sequence")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
@@ -155,17 +156,17 @@ def _configure_speed(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--checkpoint", type=Path, metavar="DIR",
                          help="folder with the tracker's checkpoints (default: the installed ones)")
     weights.add_argument("--random-weights", action="store_true",
-                         help="fresh weights: the same work without checkpoints")
+                         help="random weights: the same work without checkpoints")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=_count, default=0, metavar="N",
-                        help="of the CPU (default: torch's)")
+                        help="number of CPU threads (default: torch's)")
     parser.add_argument("--frames", type=_count, default=60, metavar="N",
                         help=f"frames to measure, after {speed.WARM_UP} to warm up (default: %(default)s)")
     parser.add_argument("--targets", type=_count, nargs="+", default=[], metavar="N",
-                        help="also a frame with so many targets, for each N (1 2 4)")
+                        help="also the time per frame with N targets, for each N (1 2 4)")
     parser.add_argument("--baseline", action="store_true",
-                        help="also the same networks as they are trained - batch norms not folded, plain "
-                             "memory layout, on a GPU without graphs - in turn, and the ratio and how far the masks agree")
+                        help="also the same networks as they are trained, in turn (batch norms not folded, plain "
+                             "memory layout, on a GPU no graphs); gives the ratio, and how far the masks agree")
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("benchmark-speed"),
                         help="where the results go; earlier ones there are replaced (default: %(default)s)")

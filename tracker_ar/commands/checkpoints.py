@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tracker_ar.places import checkpoint_file
 from tracker_ar.weights.header import read_header
 from tracker_ar.weights.slots import SLOTS, Slot, where_to_get
-from tracker_ar.places import checkpoint_file
 from tracker_ar.weights.store import checkpoint_dir, install, problem_with
 from tracker_ar.zoo import BEST, REFINERS, best_installed, lacks, names, slots_of
 

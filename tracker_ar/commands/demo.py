@@ -31,18 +31,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="address to listen on; others than the default let other computers use the "
                              "page, without encryption or password (default: %(default)s)")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT,
-                        help="0 takes a free one (default: %(default)s)")
+                        help="port to listen on; 0 takes a free one (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights folder (default: the installed ones)")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--max-upload", type=int, default=512, metavar="MB", help="default: %(default)s")
+    parser.add_argument("--max-upload", type=int, default=512, metavar="MB", help="per upload (default: %(default)s)")
     parser.add_argument("--max-frames", type=int, default=3000, metavar="N",
-                        help="tracked of one video (default: %(default)s)")
+                        help="most frames to track in one video (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C; returns 0. Raises InputError and CheckpointError with cause and cure."""
+    """Serve until Ctrl-C; returns 0. Raises InputError and CheckpointError with cause and fix."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"The page needs {' and '.join(missing)}, which are not installed: "

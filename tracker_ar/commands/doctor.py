@@ -1,4 +1,4 @@
-"""The command `alpharefine doctor`: what is installed, what works, what does not, and how to mend it."""
+"""The command `alpharefine doctor`: what is installed, what works, what does not, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TIMEOUT = 60.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `alpharefine doctor`."""
-    parser.description = ("Say what is installed, what works, what does not, and how to mend it. Downloads "
+    parser.description = ("Say what is installed, what works, what does not, and how to fix it. Downloads "
                           "nothing.")
     parser.add_argument("--workspace", type=Path, default=places.workspace(),
                         help="a toolkit workspace (default: %(default)s)")
-    parser.add_argument("--tracker", default="AlphaRefine", help="id in trackers.ini (default: %(default)s)")
+    parser.add_argument("--tracker", default="AlphaRefine", help="id, as in trackers.ini (default: %(default)s)")
     parser.add_argument("--fps", type=_positive, default=FPS,
-                        help="frames a second that count as real time (default: %(default)g)")
+                        help="the frame rate that counts as real time (default: %(default)g)")
     parser.add_argument("--timeout", type=_positive, default=TIMEOUT,
                         help="seconds for the tracker's start and for each answer (default: %(default)g)")
     parser.add_argument("--quick", action="store_true", help="do not start the tracker")

@@ -19,14 +19,14 @@ STATIC_TRACKER = "StaticBox"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``alpharefine evaluate``."""
     parser.description = ("Evaluate a tracker with the VOT toolkit: baseline, realtime and unsupervised. "
-                          "A workspace without sequences gets the project's own.")
-    parser.add_argument("--tracker", default="AlphaRefine", help="id in trackers.ini (default: %(default)s)")
+                          "A workspace without sequences gets those that the project renders.")
+    parser.add_argument("--tracker", default="AlphaRefine", help="id, as in trackers.ini (default: %(default)s)")
     parser.add_argument("--workspace", type=Path, default=places.workspace(),
-                        help="a toolkit workspace; made where there is none (default: %(default)s)")
+                        help="a toolkit workspace, created if missing (default: %(default)s)")
     parser.add_argument("--sequences", type=Path, metavar="DIR",
                         help="evaluate on the VOT-layout sequences with masks in DIR instead of those listed")
     parser.add_argument("--with-static", action="store_true", help="compare with a box that never moves")
-    parser.add_argument("--force", action="store_true", help="run again what has results already")
+    parser.add_argument("--force", action="store_true", help="run again what already has results")
 
 
 def run(args: argparse.Namespace) -> int:

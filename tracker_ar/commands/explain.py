@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from tracker_ar.commands.options import DEVICE_HELP, TRACKER, TRACKER_HELP
@@ -28,7 +29,7 @@ example:
   alpharefine explain video.mp4 --box 120,80,64,48 --frame 40 --out explained
 
 what is written:
-  overview.png             all stages on one picture
+  overview.png             all stages in one picture
   1_frame.png ...          the picture of each stage: search region, score map, boxes before and after
                            the ascent, cells of the target, correlation, mask probability, result
   numbers.txt              what the pictures show, in numbers
@@ -44,23 +45,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="video file or folder of images")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--box", dest="target", type=parse_box, metavar="X,Y,W,H",
-                        help="the target in the first frame, in pixels from the top left corner")
+                        help="the target in the first frame, in pixels from the top-left corner")
     target.add_argument("--mask", dest="target", type=Path, metavar="FILE",
                         help="an image of the frame's size, black where there is no target")
     parser.add_argument("--frame", type=int, default=FRAME, metavar="N",
                         help="the frame to explain (default: %(default)s, or the last)")
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="for the pictures; earlier ones there are replaced (default: NAME-explained)")
+                        help="where the pictures go; earlier ones there are replaced (default: NAME-explained)")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights folder (default: the installed ones)")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
 def run(args: argparse.Namespace) -> int:
     """Track up to the frame, write the pictures, print the numbers.
 
-    Raises InputError, DataError and CheckpointError with cause and cure.
+    Raises InputError, DataError and CheckpointError with cause and fix.
     """
     if args.frame <= args.start:
         raise InputError(f"--frame {args.frame} is not after --start {args.start}: the first frame only "
@@ -95,16 +96,17 @@ def _follow(
     """Track all frames and explain the last one; one that cannot be decoded does not count."""
     from tracker_ar.explain.observe import explain_frame
 
-    last: Frame | None = None
+    last: tuple[int, np.ndarray] | None = None
     for frame in frames:
         interruption.check()
         if frame.image is None:
             tqdm.write(f"frame {frame.number} cannot be decoded and is skipped", file=sys.stderr)
             continue
         if last is not None:
-            tracker.track(last.image)
-        last = frame
+            tracker.track(last[1])
+        last = frame.number, frame.image
     if last is None:
         raise DataError(f"{args.source}: there is no frame after frame {args.start}; it has no more, or the "
                         "rest is damaged.")
-    return last.number, explain_frame(tracker, last.image)
+    number, image = last
+    return number, explain_frame(tracker, image)

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workspace", type=Path, nargs="?", default=places.workspace(), metavar="WORKSPACE",
                         help="default: %(default)s")
     parser.add_argument("--tracker", nargs="+", default=[], metavar="NAME",
-                        help="what to show (default: every tracker with results)")
+                        help="trackers to show (default: every one with results)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: WORKSPACE/{PAGE}")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
 
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the page; print where it is and what is missing in it.
 
-    Raises EvaluationError with cause and cure when the workspace cannot be read or has nothing to show.
+    Raises EvaluationError with cause and fix when the workspace cannot be read or has nothing to show.
     """
     page, notes = write_page(places.expanded(args.workspace).resolve(), args.tracker, args.out)
     for note in notes:

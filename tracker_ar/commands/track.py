@@ -35,13 +35,13 @@ examples:
 what is written (frames are numbered from 1, targets in the order given):
   overlay.mp4        the video with masks, numbers and scores painted over it
   masks/%08d.png     grey, 8 bit: 0 background, 1 the first target, 2 the second, ...
-  masks.jsonl        a line for every target and frame; 'segmentation' is COCO's uncompressed
-                     run-length form, which pycocotools reads with mask.frPyObjects
-  boxes.csv          box of the base tracker, score, pixels of the mask, state
-  target_1.txt, ...  masks in the VOT text format, a line for every frame; beside them target_1_boxes.txt and
+  masks.jsonl        one line per target and frame; 'segmentation' is uncompressed COCO RLE, which
+                     pycocotools reads with mask.frPyObjects
+  boxes.csv          box that goes back to the base tracker, score, pixels of the mask, state
+  target_1.txt, ...  masks in the VOT text format, one line per frame; beside them target_1_boxes.txt and
                      target_1_confidence.value, boxes and scores in that format
 Masks do not overlap: a pixel that several targets claim belongs to the one that is more probable there.
-A frame that cannot be used repeats the result before it (state 'repeated').
+A frame that cannot be used repeats the previous result (state 'repeated').
 """
 
 
@@ -53,17 +53,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="video file, folder of images, or a camera's number")
     targets = parser.add_argument_group("targets in the first frame (repeat for several)")
     targets.add_argument("--box", dest="targets", action="append", type=parse_box, metavar="X,Y,W,H",
-                         help="a box in pixels from the top left corner")
+                         help="a box in pixels from the top-left corner")
     targets.add_argument("--mask", dest="targets", action="append", type=Path, metavar="FILE",
                          help="an image of the frame's size, black where there is no target")
     targets.add_argument("--select", action="store_true", help="draw boxes with the mouse")
     parser.add_argument(*TRACKER, metavar="NAME", help=TRACKER_HELP)
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights folder (default: the installed ones)")
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--plain", action="store_true", help=PLAIN_HELP)
     parser.add_argument("--start", type=int, default=1, metavar="N", help="first frame (default: 1)")
     parser.add_argument("--end", type=int, metavar="N", help="last frame (default: the source's)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the results (default: NAME-tracked)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: NAME-tracked)")
     parser.add_argument("--no-video", action="store_true", help="do not write the overlay video")
     parser.add_argument("--force", action="store_true", help="replace results that are there")
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
 
     Returns 0, 130 after Ctrl-C or SIGTERM, 1 when the video had to be left out.
     build: makes the tracker, `build_tracker` if None. Raises InputError, DataError and
-    CheckpointError with cause and cure; what was tracked until then is kept unless writing it failed.
+    CheckpointError with cause and fix; what was tracked until then is kept unless writing it failed.
     """
     if not args.targets and not args.select:
         raise InputError("Nothing to follow: give a target with --box x,y,w,h, --mask FILE or --select.")
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace, build: Callable[..., AlphaRefineTracker] | Non
         check_folder(folder, args.force)
         for left in unfinished(folder):
             print(f"{left} was left by a run that was killed; it may be removed.", file=sys.stderr)
-        first = _first_frame(source, args)
-        regions = _regions(args, first.image)
+        first, image = _first_frame(source, args)
+        regions = _regions(args, image)
         tracker = (build or build_tracker)(args.tracker, args.device, args.checkpoint, fast=not args.plain)
         interruption.check()
         results = ResultsFolder(folder, len(regions), source.fps, not args.no_video, args.force)
@@ -139,14 +139,14 @@ class Progress:
     def summary(self) -> list[str]:
         """Lines for the user: how many frames, how fast, and what was not as it should be."""
         lines = [f"stopped after frame {self.last}"] if self.stopped else []
-        speed = f", {self.tracked / self._seconds:.1f} frames/s" if self.tracked else ""
+        speed = f", {self.tracked / self._seconds:.1f} fps" if self.tracked else ""
         lines.append(f"{self.frames} frames{speed}; {self._wall:.1f} s in all, with reading and writing")
         if self.repeated:
-            lines.append(f"{self.repeated} of them could not be used and repeat the result before them")
+            lines.append(f"{self.repeated} of them could not be used and repeat the previous result")
         missing = 0 if self.stopped else (self._length or 0) - self.frames
         if missing > max(2, self.frames // 50):  # containers may announce an estimate
             lines.append(f"the file announces {self._length} frames, but {missing} of them could not be "
-                         "read; it may be cut off or damaged")
+                         "read; it may be truncated or damaged")
         return lines
 
 
@@ -170,7 +170,7 @@ def _write_all(
     return results.close()
 
 
-def _first_frame(source: Source, args: argparse.Namespace) -> Frame:
+def _first_frame(source: Source, args: argparse.Namespace) -> tuple[Frame, np.ndarray]:
     first = next(source.frames, None)
     if first is None:
         cause = "it has fewer frames, or" if args.start > 1 else "it is not a video, or"
@@ -178,7 +178,7 @@ def _first_frame(source: Source, args: argparse.Namespace) -> Frame:
     if first.image is None:
         raise DataError(f"{args.source}: the first frame ({first.name or first.number}) cannot be decoded; "
                         "begin with a later one with --start.")
-    return first
+    return first, first.image
 
 
 def _regions(args: argparse.Namespace, image: np.ndarray) -> list[np.ndarray]:

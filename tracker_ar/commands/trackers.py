@@ -21,7 +21,7 @@ MAXIMUM_WIDTH = 160
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder of the weights")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights folder (default: the installed ones)")
 
 
 def run(args: argparse.Namespace) -> int:

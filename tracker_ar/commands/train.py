@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _EPILOG = """
 Several GPUs or machines: torchrun --nproc-per-node 4 -m tracker_ar.cli train RECIPE ... The recipe's batch is
 shared by all processes, so the result does not depend on how many there are, up to batch norm and rounding.
-Running a command again with the same --out goes on where it was interrupted.
+The same command with the same --out continues after an interruption.
 """
 
 
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, help="lite-classifier: folder of cached features (default: features/ in --out)"
     )
     parser.add_argument(
-        "--show", type=Path, metavar="FILE.png", help="do not train: write a picture of the first batches"
+        "--show", type=Path, metavar="FILE.png", help="do not train: write a picture of some batches"
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="number of steps (resuming is exact)")
@@ -60,16 +61,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, help="samples per step of all processes (default: the recipe's)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of first weights and samples (default: %(default)s)"
+        "--seed", type=int, default=0, help="of the initial weights and the samples (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make batches (default 0)")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads (default 1)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument(
         "--renderer",
         choices=("opencv", "torch"),
         default="opencv",
-        help="of the scenes of lite: torch renders on the training's device (default: %(default)s)",
+        help="for the synthetic scenes of lite: torch renders on the training device (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
@@ -82,7 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="precision",
         action="store_const",
         const="bfloat16",
-        help="bfloat16 convolutions: about twice as fast where the processor has them, slower elsewhere",
+        help="bfloat16 convolutions: about twice as fast where the processor supports them, slower elsewhere",
     )
 
 
@@ -172,7 +173,7 @@ def _task(
     train, validation, summary = supply(recipe, args.data, places, args.renderer == "torch")
     if share.leads:
         print(summary, flush=True)
-    kind = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask
+    kind: Callable[..., Task] = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask
     return kind(recipe, train, validation, args.seed, half, args.backbone, share)
 
 

@@ -48,11 +48,11 @@ class Mixture:
         if empty:
             raise DataError(f"these data sets hold no target: {', '.join(empty)}")
         self.datasets = list(datasets)
-        self.shares = np.array(weights, np.float64) / sum(weights)
+        self.fractions = np.array(weights, np.float64) / sum(weights)
 
     def __str__(self) -> str:
-        parts = zip(self.datasets, self.shares)
-        return ", ".join(f"{dataset.name} {share:.0%} ({len(dataset)} targets)" for dataset, share in parts)
+        parts = zip(self.datasets, self.fractions)
+        return ", ".join(f"{dataset.name} {fraction:.0%} ({len(dataset)} targets)" for dataset, fraction in parts)
 
     def draw(self, rng: np.random.Generator, sampling: FrameSampling) -> tuple[list[Frame], list[Frame]]:
         """Train and test frames of one target that is visible in all of them.
@@ -63,7 +63,7 @@ class Mixture:
             DataError: a hundred targets in a row had too few visible frames; or a file is missing or damaged.
         """
         for _ in range(_ATTEMPTS):
-            dataset = self.datasets[rng.choice(len(self.datasets), p=self.shares)]
+            dataset = self.datasets[rng.choice(len(self.datasets), p=self.fractions)]
             track = dataset.track(int(rng.integers(len(dataset))))
             chosen = choose_frames(track.visible, sampling, rng, dataset.is_video)
             if chosen is None:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from tracker_ar.crops import refiner_crop, sample_patch
+from tracker_ar.data.mixture import FrameSampling, Mixture
 from tracker_ar.data.sequence import Frame
 from tracker_ar.data.synthetic.photometry import to_grey
 from tracker_ar.data.synthetic.samples import BaseSequence, RefinerPair, Shot, plan_sequence, refiner_pair, take
-from tracker_ar.data.mixture import FrameSampling, Mixture
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.errors import DataError
 

@@ -26,6 +26,7 @@ from tracker_ar.demo.clips import (
     receive_files,
     starting_at,
 )
+from tracker_ar.demo.feed import Feed
 from tracker_ar.demo.guard import Guard, is_loopback, own_names
 from tracker_ar.demo.job import preview_path
 from tracker_ar.demo.limits import Limits, Refused
@@ -193,12 +194,12 @@ class Pages:
             raise Refused(404, "There is no such run.")
         last = request.headers.get("last-event-id", "0")
         after = int(last) if last.isdecimal() and len(last) < 10 else 0
-        return StreamingResponse(self._stream(session, after), media_type="text/event-stream")
+        return StreamingResponse(self._stream(session, session.job.feed, after), media_type="text/event-stream")
 
-    async def _stream(self, session: Session, after: int) -> AsyncIterator[str]:
+    async def _stream(self, session: Session, feed: Feed, after: int) -> AsyncIterator[str]:
         session.watchers += 1
         try:
-            async for number, message in session.job.feed.read(after):
+            async for number, message in feed.read(after):
                 if self.closing:
                     return
                 yield ": still here\n\n" if message is None else f"id: {number}\ndata: {message}\n\n"
@@ -256,7 +257,7 @@ class Pages:
 
 
 def _describe(session: Session) -> Response:
-    clip = session.clip
+    clip = session.held
     height, width = clip.first.shape[:2]
     return JSONResponse({
         "session": session.name, "kind": clip.kind, "width": width, "height": height, "fps": clip.fps,
@@ -299,6 +300,7 @@ async def _in_words(request: Request, error: Exception) -> Response:
 
 
 async def _http_in_words(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
     answer = {"message": "There is nothing here."}
     return JSONResponse(answer, status_code=error.status_code, headers=error.headers)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ LENGTH_BYTES = 8  # before each file of an upload, big endian
 CONTAINERS = ((4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (0, b"\x1aE\xdf\xa3"), (8, b"AVI "),
               (0, b"OggS"), (0, b"FLV\x01"), (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"),
               (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"))
+NOTHING_YET = Frame(0, "", None)  # from the camera, so that whoever waits can look up
 TRANSPORT_STREAM = 188  # bytes from one sync byte, 0x47, to the next (ISO 13818-1)
 
 
@@ -65,14 +67,14 @@ async def receive_files(chunks: AsyncIterable[bytes], folder: Path, limits: Limi
     files: list[Path] = []
     total = missing = 0
     head = b""
-    out = None
+    out: BinaryIO | None = None
     try:
         async for chunk in chunks:
             total += len(chunk)
             check_upload_size(total, limits)
             view = memoryview(chunk)
             while view:
-                if missing:
+                if missing and out is not None:
                     taken = view[:missing]
                     out.write(taken)
                     missing -= len(taken)
@@ -150,7 +152,7 @@ def _clip(kind: str, place: Path, limits: Limits, announced: int | None) -> Clip
 
 
 def _first_frame(open_frames: Callable[[int], Source], start: int) -> tuple[np.ndarray, int | None, float]:
-    """Frame `start`, how many there are from it on, and the frames a second."""
+    """Frame `start`, how many there are from it on, and the fps."""
     source = open_frames(start)
     with contextlib.closing(source.frames):
         first = next(source.frames, None)
@@ -199,15 +201,15 @@ class CameraFrames:
         return Clip("camera", self.first, None, None, CAMERA_FPS,
                     lambda start: Source("camera", CAMERA_FPS, None, self._frames()))
 
-    def _frames(self) -> Iterator[Frame | None]:
-        """None where no frame has come for a moment, so that whoever waits can look up."""
+    def _frames(self) -> Generator[Frame, None, None]:
+        """NOTHING_YET where no frame has come for a moment, so that whoever waits can look up."""
         yield Frame(1, "", self.first)
         number = 1
         while number < self._limits.frames:
             try:
                 image = self._waiting.get(timeout=0.1)
             except queue.Empty:
-                yield None
+                yield NOTHING_YET
                 continue
             number += 1
             yield Frame(number, "", image)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import cv2
 
-from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, made_scenes, render
+from tracker_ar.data.synthetic.procedural import FPS, LENGTH, Scene, render, synthetic_scenes
 from tracker_ar.demo.clips import Clip
 from tracker_ar.demo.limits import Refused
 from tracker_ar.geometry import box_from_mask
@@ -15,7 +15,7 @@ from tracker_ar.video.sources import Frame, Source
 
 # name of the scene -> what the page calls it and what is hard about it; how well it goes depends on the weights
 WORDS = {
-    "made_scaled": ("Growing and turning", "Four times as large in a second, in changing light"),
+    "made_scaled": ("Growing and turning", "Four times as large after a second, in changing light"),
     "made_articulated": ("Walking", "Swinging limbs, and it touches a distractor"),
     "made_occluded": ("Passing behind", "Hidden by a pillar, with a distractor on this side"),
     "made_deforming": ("Changing shape", "It swells and bends in the colours behind it"),
@@ -24,7 +24,7 @@ WORDS = {
 
 @functools.cache
 def _scenes() -> dict[str, Scene]:
-    return {scene.name: scene for scene in made_scenes()}
+    return {scene.name: scene for scene in synthetic_scenes()}
 
 
 def descriptions() -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ def open_example(name: str) -> Clip:
     image, mask = render(scene, 0)
     box = tuple(float(value) for value in box_from_mask(mask))
 
-    def frames(start: int) -> Iterator[Frame]:
+    def frames(start: int) -> Generator[Frame, None, None]:
         for number in range(start, LENGTH + 1):
             yield Frame(number, "", render(scene, number - 1)[0])
 

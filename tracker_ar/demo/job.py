@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 
 from tracker_ar.atomic import replacement
-from tracker_ar.demo.clips import Clip
+from tracker_ar.demo.clips import NOTHING_YET, Clip
 from tracker_ar.demo.feed import Feed
 from tracker_ar.errors import AlphaRefineError
 from tracker_ar.prediction import Tracker
-from tracker_ar.video.follow import TrackedFrame, follow
 from tracker_ar.run_lengths import coco_rle
+from tracker_ar.video.follow import TrackedFrame, follow
 from tracker_ar.video.results import ResultsFolder
 from tracker_ar.video.sources import Frame
 
@@ -123,13 +123,13 @@ class Job:
             problem = problem or self._in_words(error)
         return results.frames if results else 0, problem
 
-    def _paced(self, frames: Iterator[Frame | None]) -> Iterator[Frame]:
+    def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """The frames, held back while paused, until the job is finished."""
         for frame in frames:
             self._running.wait()
             if self._finishing:
                 return
-            if frame is not None:
+            if frame is not NOTHING_YET:
                 yield frame
 
     def _save(self, results: ResultsFolder | None) -> None:
@@ -170,7 +170,7 @@ def preview_path(folder: Path, number: int) -> Path:
 
 
 def _frame_message(frame: TrackedFrame) -> dict:
-    """milliseconds: for finding all targets. mask: COCO's uncompressed run-length form."""
+    """milliseconds: for finding all targets. mask: uncompressed COCO RLE."""
     targets = [
         {"box": [round(float(value), 2) for value in prediction.box], "score": round(prediction.score, 4),
          "mask": coco_rle(prediction.mask)}

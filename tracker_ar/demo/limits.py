@@ -22,7 +22,7 @@ class Limits:
 
 
 class Refused(AlphaRefineError):
-    """A request that is not carried out. status: of HTTP. The message names the cause and the cure."""
+    """A request that is not carried out. status: of HTTP. The message names the cause and the fix."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

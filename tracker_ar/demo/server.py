@@ -9,7 +9,7 @@ from types import FrameType
 
 import uvicorn
 
-from tracker_ar.demo.app import make_app
+from tracker_ar.demo.app import Pages, make_app
 from tracker_ar.demo.limits import Limits
 from tracker_ar.interrupts import Interruption
 from tracker_ar.prediction import Tracker
@@ -20,8 +20,9 @@ GRACE = 5  # seconds for requests that are being answered at the end
 class Server(uvicorn.Server):
     """Tells when it is ready, and lets open streams end when it is to stop."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, pages: Pages, ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._pages = pages
         self.interruption = Interruption()  # before it answers
         self._ready = ready
 
@@ -34,7 +35,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop answering."""
-        self.config.app.state.pages.stop()
+        self._pages.stop()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -77,4 +78,4 @@ def make_server(
                             server_header=False, timeout_graceful_shutdown=GRACE)
     port = listening.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return Server(config, lambda: ready(f"http://{shown}:{port}/"))
+    return Server(config, app.state.pages, lambda: ready(f"http://{shown}:{port}/"))

@@ -47,6 +47,13 @@ class Session:
         write_preview(self.folder, clip.start, clip.first)
 
     @property
+    def held(self) -> Clip:
+        """The clip. Raises Refused before there is one."""
+        if self.clip is None:
+            raise Refused(409, "The upload is not complete.")
+        return self.clip
+
+    @property
     def active(self) -> bool:
         """Whether its job computes."""
         return self.job is not None and self.job.active
@@ -94,14 +101,15 @@ class Sessions:
 
         Raises Refused for boxes that cannot be tracked and while something is being tracked.
         """
-        regions = _checked(boxes, session.clip, self.limits)
+        clip = session.held
+        regions = _checked(boxes, clip, self.limits)
         if session.active:
             raise Refused(409, "This video is being tracked already.")
         if any(other.active for other in self._sessions.values()):
             raise Refused(409, "Another page is tracking just now, and the tracker follows one video at a "
                                "time. Finish or close it there, then start again.")
         session.runs += 1
-        session.job = Job(session.clip, regions, self._tracker, session.folder)
+        session.job = Job(clip, regions, self._tracker, session.folder)
         session.job.archive.unlink(missing_ok=True)
         session.job.start()
         return session.runs
@@ -141,9 +149,7 @@ class Sessions:
         shutil.rmtree(session.folder, ignore_errors=True)
 
 
-def _checked(boxes: object, clip: Clip | None, limits: Limits) -> list[np.ndarray]:
-    if clip is None:
-        raise Refused(409, "The upload is not complete.")
+def _checked(boxes: object, clip: Clip, limits: Limits) -> list[np.ndarray]:
     if not isinstance(boxes, list) or not boxes:
         raise Refused(400, "Nothing to follow: drag a box around a target first.")
     if len(boxes) > limits.targets:

@@ -19,18 +19,20 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tracker_ar.data.synthetic.procedural import LENGTH, write_made_sequences
-from tracker_ar.evaluate.vot_toolkit import load_workspace
+from tracker_ar.commands.report import write_page
 from tracker_ar.data.datasets.vot_layout import write_list
+from tracker_ar.data.synthetic.procedural import LENGTH, write_synthetic_sequences
+from tracker_ar.evaluate.vot_toolkit import load_workspace
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, Reference, explain_frame, start
-from tracker_ar.commands.report import write_page
+from tracker_ar.images import read_image
 from tracker_ar.places import DOCUMENTS
-from tracker_ar.zoo import build_tracker
+from tracker_ar.prediction import listed
 from tracker_ar.video.overlay import paint
+from tracker_ar.zoo import build_tracker
 
 PICTURES = DOCUMENTS / "pictures"
-SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the look-alike
+SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the distractor
 STAGES_OF, STAGES_FRAME = "made_articulated", 24
 STEP, MILLISECONDS = 2, 90
 STAGE_WIDTH, REPORT_SIZE = 320, (1240, 1150)
@@ -46,14 +48,14 @@ def main() -> None:
         if args.workspace:
             photograph_report(args.workspace.resolve(), Path(folder))
         else:
-            track_made_sequences(Path(folder))
+            track_synthetic_sequences(Path(folder))
     for file in sorted(PICTURES.iterdir()):
         print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB")
 
 
-def track_made_sequences(folder: Path) -> None:
+def track_synthetic_sequences(folder: Path) -> None:
     """The animation of two sequences side by side, and the stages of one frame."""
-    write_made_sequences(folder / "sequences")
+    write_synthetic_sequences(folder / "sequences")
     write_list(folder / "sequences", list(SHOWN))
     (folder / "config.yaml").write_text("registry: []\nstack: tests/segmentation\n")
     videos = []
@@ -71,7 +73,7 @@ def track_made_sequences(folder: Path) -> None:
                 write_stages(explanation, reference)
                 painted.append(paint(image, [explanation.prediction]))
             else:
-                painted.append(paint(image, [tracker.track(image)]))
+                painted.append(paint(image, listed(tracker.track(image))))
         videos.append(painted[::STEP])
         print(f"{sequence.name} tracked", flush=True)
     frames = [Image.fromarray(np.hstack(pictures)) for pictures in zip(*videos)]
@@ -108,7 +110,7 @@ def photograph_report(workspace: Path, folder: Path) -> None:
                     "--disable-background-networking", f"--user-data-dir={folder / 'profile'}",
                     f"--screenshot={shot}", "--window-size={},{}".format(*REPORT_SIZE), page.as_uri()],
                    check=True, capture_output=True, timeout=120)
-    picture = cv2.cvtColor(cv2.imread(str(shot)), cv2.COLOR_BGR2RGB)
+    picture = read_image(shot)
     height, width = picture.shape[:2]
     write_jpeg("report", cv2.resize(picture, (900, height * 900 // width), interpolation=cv2.INTER_AREA))
 

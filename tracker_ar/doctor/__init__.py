@@ -1,1 +1,1 @@
-"""What is installed, what works, what does not, and how to mend it."""
+"""What is installed, what works, what does not, and how to fix it."""

@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracker_ar.doctor.report import Row, failed, ok, warning
 from tracker_ar.doctor.workspace import Launch
 from tracker_ar.geometry import place_mask
+
+if TYPE_CHECKING:
+    import trax
 
 FRAMES = 12  # after the first
 FPS = 20.0
@@ -102,6 +106,7 @@ def _talk(session: Session, process: subprocess.Popen, images: list[Path], masks
 
     client = None
     try:
+        assert process.stdin is not None and process.stdout is not None
         streams = (process.stdin.fileno(), process.stdout.fileno())
         client = Client(stream=streams, log=session.log.append)
         session.hello_seconds, session.profile = time.monotonic() - started, client.get("profile")
@@ -137,7 +142,7 @@ def _image(path: Path) -> dict[str, object]:
     return {"color": FileImage.create(str(path))}
 
 
-def _overlap(region: object, truth: np.ndarray) -> list[float]:
+def _overlap(region: trax.Region, truth: np.ndarray) -> list[float]:
     import trax
 
     if region.type != trax.Region.MASK:
@@ -148,7 +153,7 @@ def _overlap(region: object, truth: np.ndarray) -> list[float]:
 
 
 def _write_sequence(folder: Path, length: int) -> tuple[list[Path], list[np.ndarray]]:
-    """The first frames of a made sequence as image files, and the true masks."""
+    """The first frames of a synthetic sequence as image files, and the true masks."""
     import cv2
 
     from tracker_ar.data.synthetic import procedural
@@ -191,6 +196,7 @@ def _end(process: subprocess.Popen, talk: threading.Thread) -> str:
     talk.join(_GRACE)  # its pipe has no writer any more
     if talk.is_alive() or os.name == "nt":  # Windows cannot look into a pipe without waiting
         return ""
+    assert process.stdin is not None and process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)  # something may have left the group and hold the pipe
     rest = process.stdout.read(_REST) or b""
     process.stdin.close()
@@ -220,22 +226,22 @@ def rows(session: Session, launch: Launch, fps: float = FPS) -> Iterator[Row]:
     overlap = ""
     if session.overlaps:
         overlap = f", mean overlap with the true masks {np.mean(session.overlaps):.2f}"
-    yield ok("tracking", f"{len(session.frame_seconds)} frames of a made sequence{overlap}")
+    yield ok("tracking", f"{len(session.frame_seconds)} frames of a synthetic sequence{overlap}")
     yield _speed(session, fps)
 
 
 def _speed(session: Session, fps: float) -> Row:
     median = statistics.median(session.frame_seconds)
-    limit = f"the limit at {fps:g} frames a second is {1000 / fps:.0f} ms"
-    found = f"median {1000 * median:.0f} ms a frame, {limit}"
+    limit = f"the limit at {fps:g} fps is {1000 / fps:.0f} ms"
+    found = f"median {1000 * median:.0f} ms per frame, {limit}"
     if median <= 1 / fps:
         return ok("real time", found)
-    cures = ["End other programs", "give it all cores (row CPU)", "use a GPU"]
+    fixes = ["End other programs", "give it all cores (row CPU)", "use a GPU"]
     if session.profile != "lite":
-        cures.append("take the tracker AlphaRefine-Lite")
+        fixes.append("take the tracker AlphaRefine-Lite")
     return warning("real time", found,
                    "Slower than real time: the toolkit's realtime experiment will skip frames.",
-                   f"{', '.join(cures[:-1])}, or {cures[-1]}.")
+                   f"{', '.join(fixes[:-1])}, or {fixes[-1]}.")
 
 
 def _failure(name: str, session: Session, launch: Launch) -> Row:
@@ -246,12 +252,12 @@ def _failure(name: str, session: Session, launch: Launch) -> Row:
     words = last_words(session.log)
     cause += ["The tracker said:", *(f"  {line}" for line in words)] if words else ["It said nothing."]
     if session.failure.startswith("no answer"):
-        cure = ("If the machine is slow or busy, give it more time with --timeout; otherwise see what it "
+        fix = ("If the machine is slow or busy, give it more time with --timeout; otherwise see what it "
                 f"waits for. By hand:\n{_by_hand(launch)}")
     else:
-        cure = ("Mend what the last lines name. By hand (it should print @@TRAX:hello and wait):\n"
+        fix = ("Fix what the last lines name. By hand (it should print @@TRAX:hello and wait):\n"
                 f"{_by_hand(launch)}")
-    return failed(name, f"{command} failed", "\n".join(cause), cure)
+    return failed(name, f"{command} failed", "\n".join(cause), fix)
 
 
 def _by_hand(launch: Launch) -> str:

@@ -141,7 +141,7 @@ def _origin(module: str) -> Path | None:
 
 def _own_folder(module: str, distribution: str) -> Path | None:
     try:
-        return Path(importlib.metadata.distribution(distribution).locate_file(module)).resolve()
+        return Path(str(importlib.metadata.distribution(distribution).locate_file(module))).resolve()
     except importlib.metadata.PackageNotFoundError:
         return None
 

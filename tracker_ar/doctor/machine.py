@@ -83,9 +83,9 @@ def checkpoints(folder: Path) -> Iterator[Row]:
             row = warning(name, "cannot be used", f"It {problem}",
                           f"Until it is fixed, trackers that need it cannot run.\n{where_to_get([slot])}")
         else:
-            cure = "git checkout -- checkpoints, or let ALPHAREFINE_CHECKPOINTS name the folder that holds it"
+            fix = "git checkout -- checkpoints, or let ALPHAREFINE_CHECKPOINTS name the folder that holds it"
             make = failed if slot in slots_of(running) else warning
-            row = make(name, "cannot be used", f"In {folder} it {problem}; the tracker lite cannot run.", cure)
+            row = make(name, "cannot be used", f"In {folder} it {problem}; the tracker lite cannot run.", fix)
         usable &= slot not in slots_of(running) or (problem is None and row.state != "FAILED")
         yield row
     if usable:
@@ -109,13 +109,13 @@ def _whole(name: str, path: Path, recorded: set[str] | None, published: bool) ->
     from tracker_ar.errors import CheckpointError
     from tracker_ar.weights.containers import read_checkpoint
 
-    cure = ("Install the authors' file again: alpharefine checkpoints install --force FILE" if published else
+    fix = ("Install the authors' file again: alpharefine checkpoints install --force FILE" if published else
             "Restore it: git checkout -- checkpoints. Weights of your own belong in a folder of their own, "
             "named by ALPHAREFINE_CHECKPOINTS.")
     try:
         source = read_checkpoint(path).metadata.get("source", "")
     except CheckpointError as error:
-        return failed(name, "damaged", str(error), cure)
+        return failed(name, "damaged", str(error), fix)
     digest = _sha256_of(path)
     if recorded is None:
         origin = f", from {source}" if source else ", no recorded hash to compare with"
@@ -124,7 +124,7 @@ def _whole(name: str, path: Path, recorded: set[str] | None, published: bool) ->
         return ok(name, f"SHA-256 {digest}, as recorded")
     return failed(name, f"SHA-256 {digest}",
                   f"{path.parent / MODEL_CARD} records {', '.join(sorted(recorded))}: the file was altered "
-                  "or is another version.", cure)
+                  "or is another version.", fix)
 
 
 def _sha256_of(path: Path) -> str:

@@ -17,14 +17,14 @@ class Row:
     """One check.
 
     name: what was looked at. state: OK, WARNING (works, or works in part) or FAILED. found: what there is, in
-    one line. cause, cure: why it is not OK and what to do; given unless it is OK, may have several lines.
+    one line. cause, fix: why it is not OK and what to do; given unless it is OK, may have several lines.
     """
 
     name: str
     state: str
     found: str
     cause: str = ""
-    cure: str = ""
+    fix: str = ""
 
 
 def ok(name: str, found: str) -> Row:
@@ -32,14 +32,14 @@ def ok(name: str, found: str) -> Row:
     return Row(name, OK, found)
 
 
-def warning(name: str, found: str, cause: str, cure: str) -> Row:
+def warning(name: str, found: str, cause: str, fix: str) -> Row:
     """A row for what does not keep the project from working."""
-    return Row(name, WARNING, found, cause, cure)
+    return Row(name, WARNING, found, cause, fix)
 
 
-def failed(name: str, found: str, cause: str, cure: str) -> Row:
+def failed(name: str, found: str, cause: str, fix: str) -> Row:
     """A row for what does keep it from working."""
-    return Row(name, FAILED, found, cause, cure)
+    return Row(name, FAILED, found, cause, fix)
 
 
 Examination = Callable[[], Iterable[Row]]
@@ -53,7 +53,7 @@ def examine(name: str, examination: Examination) -> list[Row]:
             rows.append(row)
     except Exception as error:
         rows.append(failed(name, "could not be looked at", f"{type(error).__name__}: {error}",
-                           "Mend the rows above first; as a rule the cause is an incomplete installation: "
+                           "Fix the rows above first; as a rule the cause is an incomplete installation: "
                            + how_to_install()))
     return rows
 
@@ -64,10 +64,10 @@ def exit_status(rows: Iterable[Row]) -> int:
 
 
 def as_text(row: Row) -> str:
-    """A line, and under it cause and cure where the row is not OK."""
+    """A line, and under it cause and fix where the row is not OK."""
     lines = [f"{row.state:<8} {row.name}: {row.found}"]
     if row.state != OK:
-        lines += _block("cause", row.cause) + _block("cure", row.cure)
+        lines += _block("cause", row.cause) + _block("fix", row.fix)
     return "\n".join(lines)
 
 

@@ -88,7 +88,7 @@ def _sequences(folder: Path, sequences: Path, data_set: str | None) -> Iterator[
                           f"The stack names the data set {data_set}.",
                           "The first `vot evaluate` downloads it; it takes a while and several GB.")
         else:
-            yield warning("sequences", f"none yet in {sequences}", "No sequences were made or linked.",
+            yield warning("sequences", f"none yet in {sequences}", "No sequences were rendered or linked.",
                           f"alpharefine sequences make --workspace {folder}\n(`alpharefine evaluate` does it "
                           "by itself)")
         return
@@ -97,7 +97,7 @@ def _sequences(folder: Path, sequences: Path, data_set: str | None) -> Iterator[
         load_workspace(folder)
     except DataError as error:
         yield failed("sequences", f"those in {sequences} cannot be used", str(error),
-                     "Mend or remove what the cause names; alpharefine sequences --help says how to make and "
+                     "Fix or remove what the cause names; alpharefine sequences --help says how to render and "
                      "link them.")
         return
     except EvaluationError as error:
@@ -169,7 +169,7 @@ def find_tracker(folder: Path, identifier: str) -> tuple[Launch | None, Row]:
         registry = Registry(files, root=str(folder))
     except Exception as error:  # a registry is read by several parsers
         return None, failed(name, "the registry cannot be read", f"{type(error).__name__}: {error}",
-                            f"Mend {', '.join(map(str, named))}; compare it with the project's trackers.ini.")
+                            f"Fix {', '.join(map(str, named))}; compare it with the project's trackers.ini.")
     if identifier not in registry:
         known = ", ".join(registry.identifiers()) or "none"
         return None, failed(name, "not registered",

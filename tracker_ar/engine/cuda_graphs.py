@@ -65,7 +65,7 @@ class _Recording:
 
     def __call__(self, inputs: list[Tensor | None]) -> Any:
         for own, given in zip(self.inputs, inputs):
-            if own is not None:
+            if own is not None and given is not None:
                 own.copy_(given, non_blocking=True)
         self.replay()
         return tree_map_only(Tensor, torch.clone, self.results)
@@ -86,15 +86,18 @@ class Graphs:
         self._failed = False
 
     def run(self, part: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """See `tracker_ar.engine.runner.Runner.run`. Where a part cannot be recorded a RuntimeWarning says so, once, and
-        everything runs operator by operator from then on."""
+        """See `tracker_ar.engine.runner.Runner.run`. Where a part cannot be recorded a RuntimeWarning says so, once,
+        and everything runs operator by operator from then on."""
         if not inputs:
             return []
         leaves, structure = _joined(inputs)
         with self._lock, torch.inference_mode(False), torch.no_grad():
             recording = None if self._failed or is_heard() else self._recording(part, leaves, structure)
-            results = part(self._network, *tree_unflatten(leaves, structure)) if recording is None else recording(leaves)
-        return [tree_map_only(Tensor, lambda value: value[index : index + 1], results) for index in range(len(inputs))]
+            if recording is None:
+                results = part(self._network, *tree_unflatten(leaves, structure))
+            else:
+                results = recording(leaves)
+        return [_of_target(results, index) for index in range(len(inputs))]
 
     def _recording(self, part: Callable[..., Any], leaves: list[Tensor | None], structure: Any) -> _Recording | None:
         forms = tuple(None if leaf is None else (leaf.shape, leaf.dtype, leaf.device) for leaf in leaves)
@@ -105,11 +108,11 @@ class Graphs:
             except RuntimeError as error:
                 full = _out_of_memory(error)
                 if full is not None:
-                    raise full
+                    raise full from error
                 self._failed = True
                 self._recordings.clear()
                 reason = str(error).partition("\n")[0]
-                warnings.warn(f"CUDA graphs cannot be used here ({reason:.160}): tracking goes on without them, "
+                warnings.warn(f"CUDA graphs cannot be used here ({reason:.160}): tracking continues without them, "
                               "with the same results, slower.", RuntimeWarning, stacklevel=4)
                 return None
             while len(self._recordings) >= MOST_RECORDINGS:
@@ -132,6 +135,10 @@ def _joined(inputs: Sequence[tuple[Any, ...]]) -> tuple[list[Tensor | None], Any
         None if parts[0] is None else torch.cat(parts) for parts in zip(*flat)
     ]
     return leaves, structures[0]
+
+
+def _of_target(results: Any, index: int) -> Any:
+    return tree_map_only(Tensor, lambda value: value[index : index + 1], results)
 
 
 def _out_of_memory(error: BaseException | None) -> torch.cuda.OutOfMemoryError | None:

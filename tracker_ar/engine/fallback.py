@@ -19,7 +19,7 @@ def announce(error: RuntimeError) -> None:
     """Tell the user, on stderr unless warnings are handled otherwise."""
     reason = str(error).partition("\n")[0]
     warnings.warn(
-        f"The GPU is out of memory ({reason:.120}): tracking goes on on the CPU, slower. End what else uses the "
+        f"The GPU is out of memory ({reason:.120}): tracking continues on the CPU, slower. End what else uses the "
         "GPU, or choose device='cpu' (--device cpu) from the start.",
         RuntimeWarning, stacklevel=4,
     )

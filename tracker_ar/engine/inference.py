@@ -12,9 +12,9 @@ from tracker_ar.ops.convolution import PackedConvolution, can_pack
 def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool = True) -> nn.Module:
     """The network itself, on `device`, in evaluation mode, without gradients; where `fast`, prepared for speed.
 
-    That is: batch norms folded, channels last, and on a CPU convolutions with pre-packed weights and fused ReLUs. A batch norm is folded into the convolution that is registered right before it, which in the
-    networks here is the one that feeds it. The weights change: a network that is to be trained or saved must not be
-    given away.
+    That is: batch norms folded, channels last, and on a CPU convolutions with pre-packed weights and fused ReLUs. A
+    batch norm is folded into the convolution that is registered right before it, which in the networks here is the one
+    that feeds it. The weights change: a network that is to be trained or saved must not be given away.
     """
     network.to(device).eval().requires_grad_(False)
     if not fast:
@@ -25,7 +25,7 @@ def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool =
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(convolution, norm))
                 setattr(module, norm_name, nn.Identity())
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
     for module in list(network.modules()):
         _pack(module)
     return network
@@ -38,8 +38,8 @@ def _pack(module: nn.Module) -> None:
     for (name, child), next_child in zip(children, following):
         if not (isinstance(child, nn.Conv2d) and can_pack(child)):
             continue
-        rectify = isinstance(module, nn.Sequential) and isinstance(next_child, nn.ReLU)
-        setattr(module, name, PackedConvolution(child, rectify))
-        if rectify:
+        relu = isinstance(module, nn.Sequential) and isinstance(next_child, nn.ReLU)
+        setattr(module, name, PackedConvolution(child, relu))
+        if relu:
             position = next(key for key, other in module.named_children() if other is next_child)
             setattr(module, position, nn.Identity())

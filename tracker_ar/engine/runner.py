@@ -33,8 +33,9 @@ class Runner:
     def run(self, part: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> list[Any]:
         """`part(network, *one)` for every one of `inputs`, of one target each.
 
-        Inputs: tensors on the runner's device, None, tuples and dictionaries of them. On a GPU all targets go through in
-        one batch. On a CPU they go one by one, which is as fast there. Raises torch.cuda.OutOfMemoryError for a full GPU.
+        Inputs: tensors on the runner's device, None, tuples and dictionaries of them. On a GPU all targets go through
+        in one batch. On a CPU they go one by one, which is as fast there. Raises torch.cuda.OutOfMemoryError for a full
+        GPU.
         """
         if self._graphs is None:
             return [part(self.network, *one) for one in inputs]

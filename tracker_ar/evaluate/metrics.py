@@ -3,7 +3,7 @@
 Masks: region similarity J and contour accuracy F of DAVIS (Perazzi et al., "A Benchmark Dataset and
 Evaluation Methodology for Video Object Segmentation", CVPR 2016). Boxes: success and precision of OTB (Wu et
 al., "Object Tracking Benchmark", TPAMI 2015), normalised precision of TrackingNet (Müller et al., ECCV 2018), which
-LaSOT uses too: as the share at one threshold, which published tables give, and as the mean over all thresholds.
+LaSOT uses too: as the fraction at one threshold, which published tables give, and as the mean over all thresholds.
 
 Boxes are x, y, width, height in pixels; a row of NaN stands for a frame without a target or without
 annotation. Such frames are left out, as NaN in per-frame values is.
@@ -31,7 +31,7 @@ RANKING_THRESHOLD = 0.2  # of them, by which the toolkits of TrackingNet and LaS
 class DavisStatistics:
     """J or F over the frames of a sequence (Perazzi et al., section 5): all NaN without a frame to judge.
 
-    mean: 0..1. recall: share of frames above 0.5. decay: mean of the first quarter of the frames minus that
+    mean: 0..1. recall: fraction of frames above 0.5. decay: mean of the first quarter of the frames minus that
     of the last, negative for a tracker that gets better.
     """
 
@@ -122,29 +122,29 @@ def normalised_distances(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray
 
 
 def success_curve(overlaps: np.ndarray) -> np.ndarray:
-    """Share of frames whose overlap (N,) exceeds each of `OVERLAP_THRESHOLDS`: (21,), 0..1.
+    """Fraction of frames whose overlap (N,) exceeds each of `OVERLAP_THRESHOLDS`: (21,), 0..1.
 
     Its mean is the AUC. The comparison is strict, as in OTB, so that nothing counts at the threshold 1 and
     the AUC of a perfect tracker is 20 / 21.
     """
-    return _share(_known(overlaps)[:, None] > OVERLAP_THRESHOLDS)
+    return _fraction(_known(overlaps)[:, None] > OVERLAP_THRESHOLDS)
 
 
 def precision_curve(distances: np.ndarray) -> np.ndarray:
-    """Share of frames whose distance (N,) is within each of `DISTANCE_THRESHOLDS`, pixels: (51,), 0..1.
+    """Fraction of frames whose distance (N,) is within each of `DISTANCE_THRESHOLDS`, pixels: (51,), 0..1.
 
     The precision of OTB is the value at `PRECISION_PIXELS`.
     """
-    return _share(_known(distances)[:, None] <= DISTANCE_THRESHOLDS)
+    return _fraction(_known(distances)[:, None] <= DISTANCE_THRESHOLDS)
 
 
 def normalised_precision_curve(distances: np.ndarray) -> np.ndarray:
-    """Share of frames whose normalised distance (N,) is within each of `NORMALISED_THRESHOLDS`: (51,), 0..1.
+    """Fraction of frames whose normalised distance (N,) is within each of `NORMALISED_THRESHOLDS`: (51,), 0..1.
 
     Two numbers are taken from it: `normalised_precision_at_20`, which published tables of TrackingNet and LaSOT give,
     and its mean, as TrackingNet's paper defines it. The first is the larger one for most trackers.
     """
-    return _share(_known(distances)[:, None] <= NORMALISED_THRESHOLDS)
+    return _fraction(_known(distances)[:, None] <= NORMALISED_THRESHOLDS)
 
 
 def normalised_precision_at_20(curve: np.ndarray) -> float:
@@ -152,12 +152,12 @@ def normalised_precision_at_20(curve: np.ndarray) -> float:
     return float(curve[np.isclose(NORMALISED_THRESHOLDS, RANKING_THRESHOLD)][0])
 
 
-def share_tracked(overlaps: np.ndarray, minimum: float = 0.1) -> float:
-    """Share of frames whose overlap (N,) exceeds `minimum`, 0..1; NaN when no frame has a target.
+def fraction_tracked(overlaps: np.ndarray, minimum: float = 0.1) -> float:
+    """Fraction of frames whose overlap (N,) exceeds `minimum`, 0..1; NaN when no frame has a target.
 
     VOT counts a target as lost at an overlap of 0.1 (Kristan et al., ECCVW 2020).
     """
-    return float(_share(_known(overlaps) > minimum))
+    return float(_fraction(_known(overlaps) > minimum))
 
 
 def _same_size(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,5 +182,5 @@ def _known(values: np.ndarray) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def _share(hits: np.ndarray) -> np.ndarray:
+def _fraction(hits: np.ndarray) -> np.ndarray:
     return hits.mean(axis=0) if len(hits) else np.full(hits.shape[1:], np.nan)

@@ -32,7 +32,7 @@ class Plot:
 class ExperimentResults:
     """Everything of one experiment of the stack. Trackers are named by their reference.
 
-    fps: frames a second at which each sequence would run live. scores: of trackers with results on all
+    fps: the rate at which each sequence would run live. scores: of trackers with results on all
     sequences. times: seconds for every frame but the first of every run, by tracker and sequence; in a
     real-time experiment 0 where the toolkit skipped the frame. points: (robustness, accuracy).
     """
@@ -58,8 +58,8 @@ class ExperimentResults:
         parts = [times for (name, _), times in self.times.items() if name == tracker]
         return np.concatenate(parts) if parts else np.empty(0)
 
-    def late_share(self, tracker: str) -> float | None:
-        """Share of the frames that took longer than the sequence's 1 / fps; None without times."""
+    def late_fraction(self, tracker: str) -> float | None:
+        """Fraction of the frames that took longer than the sequence's 1 / fps; None without times."""
         late = total = 0
         for (name, sequence), times in self.times.items():
             if name == tracker:

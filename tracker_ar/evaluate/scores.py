@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from vot.dataset import load_sequence
@@ -23,13 +23,13 @@ from vot.region import RegionType
 
 from tracker_ar.base.opencv import opencv_tracker
 from tracker_ar.base.static import StaticTracker
+from tracker_ar.data.datasets.vot_layout import SequenceInfo, inspect_sequence, read_list
 from tracker_ar.errors import DataError
-from tracker_ar.images import read_image
 from tracker_ar.evaluate import metrics
 from tracker_ar.evaluate.vot_workspace import listed_sequences
-from tracker_ar.data.datasets.vot_layout import SequenceInfo, inspect_sequence, read_list
 from tracker_ar.geometry import Region, box_from_mask
-from tracker_ar.prediction import Prediction
+from tracker_ar.images import read_image
+from tracker_ar.prediction import Prediction, single
 from tracker_ar.tracker import AlphaRefineTracker
 
 NO_BOX = np.full(4, np.nan)
@@ -39,9 +39,9 @@ COMPARISONS = ("csrt", "csrt+refiner", "kcf", "kcf+refiner", "static")
 class Tracker(Protocol):
     """What is measured; `tracker_ar.AlphaRefineTracker` is one."""
 
-    def initialize(self, image: np.ndarray, region: Region) -> None: ...
+    def initialize(self, image: np.ndarray, region: Region) -> Any: ...
 
-    def track(self, image: np.ndarray) -> Prediction: ...
+    def track(self, image: np.ndarray) -> Prediction | list[Prediction]: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Measures:
 
     j, f: region similarity and contour accuracy with recall and decay (DAVIS). success: AUC (OTB). precision:
     at 20 pixels (OTB). normalised_precision_at_20: at 0.20 of the target's size, as published tables of TrackingNet
-    and LaSOT. normalised_precision_auc: the mean over 0..0.5 (TrackingNet's paper). tracked: share of the frames
+    and LaSOT. normalised_precision_auc: the mean over 0..0.5 (TrackingNet's paper). tracked: fraction of the frames
     after the first with an overlap of the boxes over 0.1. reported_success: AUC of the boxes that the tracker
     reports beside its masks, which tells a weak base tracker from weak masks.
     """
@@ -79,7 +79,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Curves:
-    """Shares of frames over the thresholds of `metrics`: (21,), (51,) and (51,), 0..1."""
+    """Fractions of frames over the thresholds of `metrics`: (21,), (51,) and (51,), 0..1."""
 
     success: np.ndarray
     precision: np.ndarray
@@ -134,22 +134,23 @@ def measure(
         if index == 0:
             prediction = _start(tracker, image, truth, info)
         else:
-            prediction = tracker.track(image)
-        known = info.has_masks and truth.mask is not None
-        similarities.append(metrics.region_similarity(prediction.mask, truth.mask) if known else np.nan)
-        contours.append(metrics.contour_accuracy(prediction.mask, truth.mask) if known else np.nan)
+            prediction = single(tracker.track(image))
+        true_mask = truth.mask if info.has_masks else None
+        similarities.append(np.nan if true_mask is None else metrics.region_similarity(prediction.mask, true_mask))
+        contours.append(np.nan if true_mask is None else metrics.contour_accuracy(prediction.mask, true_mask))
         boxes.append(box_from_mask(prediction.mask) if prediction.mask.any() else prediction.box)
         reported.append(prediction.box)
         true_boxes.append(truth.box)
         on_frame()
 
-    overlaps = metrics.box_overlaps(boxes, true_boxes)
+    found, truths = np.array(boxes), np.array(true_boxes)
+    overlaps = metrics.box_overlaps(found, truths)
     curves = Curves(
         metrics.success_curve(overlaps),
-        metrics.precision_curve(metrics.centre_distances(boxes, true_boxes)),
-        metrics.normalised_precision_curve(metrics.normalised_distances(boxes, true_boxes)),
+        metrics.precision_curve(metrics.centre_distances(found, truths)),
+        metrics.normalised_precision_curve(metrics.normalised_distances(found, truths)),
     )
-    region, contour = metrics.davis_statistics(similarities), metrics.davis_statistics(contours)
+    region, contour = (metrics.davis_statistics(np.array(values)) for values in (similarities, contours))
     measures = Measures(
         j=region.mean, j_recall=region.recall, j_decay=region.decay,
         f=contour.mean, f_recall=contour.recall, f_decay=contour.decay,
@@ -157,8 +158,8 @@ def measure(
         precision=float(curves.precision[metrics.PRECISION_PIXELS]),
         normalised_precision_at_20=metrics.normalised_precision_at_20(curves.normalised_precision),
         normalised_precision_auc=float(curves.normalised_precision.mean()),
-        tracked=metrics.share_tracked(overlaps[1:]),
-        reported_success=float(metrics.success_curve(metrics.box_overlaps(reported, true_boxes)).mean()),
+        tracked=metrics.fraction_tracked(overlaps[1:]),
+        reported_success=float(metrics.success_curve(metrics.box_overlaps(np.array(reported), truths)).mean()),
     )
     return SequenceScores(name, info.path.name, info.length, info.has_masks, measures, curves)
 
@@ -205,8 +206,8 @@ def comparison_tracker(name: str, tracker: AlphaRefineTracker) -> AlphaRefineTra
     """A tracker to compare `tracker` with, one of COMPARISONS.
 
     'static', a box that never moves; OpenCV's 'csrt' or 'kcf', whose box is their mask; or 'csrt+refiner' or
-    'kcf+refiner', the same with the refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one that
-    is asked for.
+    'kcf+refiner', the same with the refiner of `tracker` behind it. Raises InputError where this OpenCV lacks the one
+    that is asked for.
     """
     base, _, refined = name.partition("+")
     engine = StaticTracker() if base == "static" else opencv_tracker(base)

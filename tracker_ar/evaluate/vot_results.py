@@ -28,7 +28,7 @@ _TIMES = "_time.value"
 def open_workspace(folder: Path) -> Workspace:
     """The toolkit's view of a workspace that has been evaluated; nothing is downloaded.
 
-    Raises EvaluationError with cause and cure where there is no workspace, or one without results.
+    Raises EvaluationError with cause and fix where there is no workspace, or one without results.
     """
     if not (folder / "config.yaml").is_file():
         raise EvaluationError(f"{folder} is no workspace of the VOT toolkit: there is no config.yaml in it. "
@@ -163,7 +163,8 @@ class _Reading:
                 if isinstance(description, toolkit.Plot):
                     self._add_curve(analysis, description, tracker.reference, np.asarray(values[index]))
                 elif isinstance(description, toolkit.Point) and description.trait == "ar":
-                    self.results.points[tracker.reference] = tuple(map(float, values[index]))
+                    robustness, accuracy = map(float, values[index])
+                    self.results.points[tracker.reference] = robustness, accuracy
 
     def _compute(
         self, analysis: Analysis, tracker: Tracker, parts: dict[str, dict[str, tuple]], known: dict[str, Any]
@@ -227,6 +228,6 @@ def _interval(analyses: list[Analysis]) -> tuple[int, int] | None:
 
 
 def _read_times(stored: Any, file: str) -> np.ndarray:
-    """Seconds a frame, (n,), without the first, in which the tracker was initialised."""
+    """Seconds per frame, (n,), without the first, in which the tracker was initialised."""
     with stored.read(file) as lines:
         return np.array([float(line) for line in list(lines)[1:] if line.strip()])

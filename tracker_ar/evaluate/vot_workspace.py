@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from tracker_ar.data.datasets.vot_layout import LIST_NAME, SequenceInfo, inspect_sequence, read_list, write_list
-from tracker_ar.data.synthetic.procedural import write_made_sequences
+from tracker_ar.data.synthetic.procedural import write_synthetic_sequences
 from tracker_ar.errors import DataError, EvaluationError
 from tracker_ar.evaluate.workspace_config import CONFIG_NAME, data_set, sequences_folder, write_config
 from tracker_ar.places import STACKS, TRACKERS, workspace
@@ -69,7 +69,7 @@ def prepare_workspace(folder: Path, sequences: Path | None = None) -> None:
 
 def make_sequences(folder: Path) -> None:
     """Render the project's own sequences into a workspace's folder of sequences and add them to its list."""
-    names = write_made_sequences(folder)
+    names = write_synthetic_sequences(folder)
     write_list(folder, read_list(folder) + names)
 
 

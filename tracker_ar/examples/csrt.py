@@ -1,8 +1,8 @@
-"""OpenCV's CSRT with the refiner behind it, in a loop of one's own.
+"""OpenCV's CSRT with the refiner behind it, in a loop of your own.
 
     python -m tracker_ar.examples.csrt SOURCE X,Y,W,H OVERLAY.mp4
 
-SOURCE is a video or a folder of images, the box lies around the target in the first one. CSRT takes
+SOURCE is a video or a folder of images, the box lies around the target in the first one. CSRT needs
 opencv-contrib-python (the extra 'compare').
 """
 
@@ -24,7 +24,7 @@ def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> 
     refiner = tracker_ar.build_refiner("lite")
     frame = tracker_ar.Frame.of(first)
     found = base.start(frame, box)
-    target = refiner.start(frame, box)  # a mask of the target, where there is one, makes better masks
+    target = refiner.start(frame, box)  # a mask in place of the box makes better masks
     for image in images:
         frame = tracker_ar.Frame.of(image)
         (result,) = base.track(frame, [found])

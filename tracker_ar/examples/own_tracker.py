@@ -1,4 +1,4 @@
-"""A tracker of one's own as the base of AlphaRefine.
+"""A tracker of your own as the base of AlphaRefine.
 
     python -m tracker_ar.examples.own_tracker SOURCE X,Y,W,H OVERLAY.mp4
 
@@ -15,10 +15,11 @@ import numpy as np
 
 import tracker_ar
 from tracker_ar.examples.files import Painted, run
+from tracker_ar.prediction import single
 
 
 class TemplateMatcher:
-    """Stands for your tracker: looks for the first picture of the target near where it was last."""
+    """Stands for your tracker: looks for the target as it was in the first frame, near its last place."""
 
     def init(self, image: np.ndarray, box: np.ndarray) -> None:
         self.box = np.rint(np.maximum(box, 0)).astype(int)
@@ -40,7 +41,7 @@ def follow(first: np.ndarray, images: Iterable[np.ndarray], box: np.ndarray) -> 
     tracker = tracker_ar.build_tracker("lite", base=tracker_ar.AdaptedTracker(TemplateMatcher))
     tracker.initialize(first, box)
     for image in images:
-        yield image, tracker.track(image)  # .mask, .box of the base tracker, .score
+        yield image, single(tracker.track(image))  # .mask, .box of the base tracker, .score
 
 
 if __name__ == "__main__":

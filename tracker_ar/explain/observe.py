@@ -12,7 +12,7 @@ import torch
 from tracker_ar.crops import RefinerCrop, SearchRegion
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region
-from tracker_ar.prediction import Prediction, Refinement
+from tracker_ar.prediction import Prediction, Refinement, single
 from tracker_ar.trace import listening
 from tracker_ar.tracker import AlphaRefineTracker
 
@@ -94,7 +94,7 @@ def explain_frame(tracker: AlphaRefineTracker, image: np.ndarray) -> Explanation
     """
     notes = Notes()
     with listening(notes):
-        prediction = tracker.track(image)
+        prediction = single(tracker.track(image))
     found = notes.last
     target = found["localisation"]
     crop, refinement = found["refined"]

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from tracker_ar.crops import RefinerCrop
-from tracker_ar.explain.observe import Explanation, Reference
+from tracker_ar.explain.observe import Ascent, Explanation, Reference
 from tracker_ar.models.steepest_descent import FEATURE_STRIDE
 from tracker_ar.video.overlay import paint
 
@@ -52,7 +52,7 @@ def score_map(explanation: Explanation) -> np.ndarray:
     size = (columns * FEATURE_STRIDE, rows * FEATURE_STRIDE)
     whole = cv2.resize(scores, size, interpolation=cv2.INTER_CUBIC)
     # At least one cell more than the patch on all sides, then the patch's size out of the middle.
-    whole = cv2.copyMakeBorder(whole, *([FEATURE_STRIDE] * 4), cv2.BORDER_CONSTANT, value=0)
+    whole = np.pad(whole, FEATURE_STRIDE)
     top, left = ((have - want) // 2 for have, want in zip(whole.shape, patch.shape))
     shown = whole[top : top + patch.shape[0], left : left + patch.shape[1]]
     picture = _tinted(patch, shown / max(float(scores.max()), 1e-6))
@@ -64,13 +64,12 @@ def score_map(explanation: Explanation) -> np.ndarray:
     return picture
 
 
-def boxes(explanation: Explanation, after: bool) -> np.ndarray | None:
-    """The boxes before or after the ascent, brighter with a higher score; None where none were refined."""
-    if explanation.ascent is None:
-        return None
+def boxes(explanation: Explanation, after: bool) -> np.ndarray:
+    """The boxes before or after the ascent, which there must be, brighter with a higher score."""
     ascent = explanation.ascent
+    assert ascent is not None
     shown, scores = (ascent.end, ascent.end_scores) if after else (ascent.start, ascent.start_scores)
-    low, high = score_range(explanation)
+    low, high = score_range(ascent)
     zoom, corner = _window_around(np.concatenate((ascent.start, ascent.end)), _patch(explanation).shape[0])
     picture = _zoomed(_patch(explanation), corner, zoom)
     picture = (picture * 0.7).astype(np.uint8)
@@ -83,9 +82,9 @@ def boxes(explanation: Explanation, after: bool) -> np.ndarray | None:
     return picture
 
 
-def score_range(explanation: Explanation) -> tuple[float, float]:
+def score_range(ascent: Ascent) -> tuple[float, float]:
     """The lowest and highest score before and after the ascent, the ends of the colours."""
-    values = np.concatenate((explanation.ascent.start_scores, explanation.ascent.end_scores))
+    values = np.concatenate((ascent.start_scores, ascent.end_scores))
     return float(values.min()), float(values.max())
 
 
@@ -119,7 +118,9 @@ def correlation(explanation: Explanation) -> np.ndarray:
 
 def mask_probability(explanation: Explanation) -> np.ndarray:
     """The probability of the mask over the refiner's view, a white line where it crosses the threshold."""
-    inside = _in_crop(explanation.refinement.probabilities, explanation.crop)
+    probabilities = explanation.refinement.probabilities
+    assert probabilities is not None
+    inside = _in_crop(probabilities, explanation.crop)
     picture = cv2.resize(_tinted(explanation.crop.pixels, inside), (SIDE, SIDE))
     above = (cv2.resize(inside, (SIDE, SIDE)) > explanation.threshold).astype(np.uint8)
     outline, _ = cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -131,9 +132,9 @@ def result(explanation: Explanation) -> np.ndarray:
     return paint(explanation.image, [explanation.prediction])
 
 
-def heat(share: float) -> tuple[int, int, int]:
+def heat(fraction: float) -> tuple[int, int, int]:
     """The colour of a number 0..1, dark to bright."""
-    red, green, blue, _ = matplotlib.colormaps["plasma"](float(np.clip(share, 0, 1)))
+    red, green, blue, _ = matplotlib.colormaps["plasma"](float(np.clip(fraction, 0, 1)))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -152,8 +153,8 @@ def _tinted(image: np.ndarray, amount: np.ndarray) -> np.ndarray:
 
 def _cell_colours(cells: int) -> np.ndarray:
     """(cells, cells, 3) uint8: red, yellow, blue and green in the corners, and what lies between them."""
-    share = np.linspace(0, 1, cells)
-    rows = np.stack((1 - share, share), axis=1)
+    fraction = np.linspace(0, 1, cells)
+    rows = np.stack((1 - fraction, fraction), axis=1)
     return np.rint(np.einsum("ya,xb,abc->yxc", rows, rows, _CORNERS.astype(float))).astype(np.uint8)
 
 

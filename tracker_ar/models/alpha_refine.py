@@ -61,9 +61,9 @@ MASK_REFINER_LITE = MaskRefinerConfig(
 class Target:
     """What the refiner knows of N targets.
 
-    kernel: (N, C, p, p), the cells of the reference; never updated. first, recent: what the target model has seen in the
-    reference and in later frames, where there were any; weights: (N, D), what it learned from both. They are None in a
-    network without target model.
+    kernel: (N, C, p, p), the cells of the reference; never updated. first, recent: what the target model has seen in
+    the reference and in later frames, where there were any; weights: (N, D), what it learned from both. They are None
+    in a network without target model.
     """
 
     kernel: Tensor
@@ -112,7 +112,7 @@ class MaskRefiner(nn.Module):
             kernel = self.neck.reference_kernel(stages[CORRELATION_STAGE], boxes, masks)
         if self.target_model is None:
             return Target(kernel)
-        inside = box_masks(boxes, images.shape[-2:])
+        inside = box_masks(boxes, (images.shape[-2], images.shape[-1]))
         evidence = self.target_model.evidence(stages, inside if masks is None else inside * masks)
         return Target(kernel, evidence, self.target_model.solve(evidence))
 
@@ -124,6 +124,7 @@ class MaskRefiner(nn.Module):
             scores = [self.neck(target.kernel, stages[CORRELATION_STAGE])]
         score = None
         if self.target_model is not None:
+            assert target.weights is not None
             with stage("target model"):
                 score = self.target_model.score(target.weights, stages)
             scores.append(score.to(scores[0].dtype))

@@ -8,21 +8,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tracker_ar.models.corner_head import rectified
+from tracker_ar.models.corner_head import conv_norm_relu
 
 
 class BoxHead(nn.Module):
     """Two 1 x 1 convolutions, the mean over the map, one linear layer.
 
-    rectify: a rectifier after the linear layer. The published keys are the same with and without; with it, a box can
+    relu: a ReLU after the linear layer. The published keys are the same with and without; with it, a box can
     only grow and move to the lower right.
     """
 
-    def __init__(self, channels: int, rectify: bool) -> None:
+    def __init__(self, channels: int, relu: bool) -> None:
         super().__init__()
-        self.conv1 = rectified(channels, channels, kernel=1)
-        self.conv2 = rectified(channels, channels, kernel=1)
-        self.fc = nn.Sequential(nn.Linear(channels, 4), nn.ReLU() if rectify else nn.Identity())
+        self.conv1 = conv_norm_relu(channels, channels, kernel=1)
+        self.conv2 = conv_norm_relu(channels, channels, kernel=1)
+        self.fc = nn.Sequential(nn.Linear(channels, 4), nn.ReLU() if relu else nn.Identity())
 
     def forward(self, fused: Tensor) -> Tensor:
         """The neck's output (N, C, h, w) -> (N, 4): shift of the centre relative to the target's size, and logarithms

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tracker_ar.models.box_head import BoxHead, boxes_from_deltas
 from tracker_ar.models.branch_selector import BranchSelector
-from tracker_ar.models.corner_head import CornerHead, rectified
+from tracker_ar.models.corner_head import CornerHead, conv_norm_relu
 from tracker_ar.models.fine_mask_head import LATERALS, FineMaskHead
 from tracker_ar.models.neck import CorrelationNeck
 from tracker_ar.models.resnet import ResNet
@@ -29,7 +29,7 @@ class BranchRefinerConfig:
     block, depths: of the ResNet. pool_box: the reference kernel is pooled from the target's box, or the middle half of
     the reference's map. post_correlation: three 1 x 1 convolutions after the correlation. non_local: a non-local block
     at the end of the neck. pixel_corners: see `CornerHead.enlarge`. box_branch: whether there is one;
-    rectify_deltas: see `BoxHead`.
+    relu_deltas: see `BoxHead`.
     """
 
     block: str
@@ -39,7 +39,7 @@ class BranchRefinerConfig:
     non_local: bool
     pixel_corners: bool
     box_branch: bool
-    rectify_deltas: bool = False
+    relu_deltas: bool = False
     width: int = 64
     num_classes: int | None = 1000
     pool_size: int = 8
@@ -57,10 +57,10 @@ BRANCH_REFINER_18 = BranchRefinerConfig(
     pixel_corners=False, box_branch=False,
 )
 # The version of July 2020, never published with weights. Its keys do not tell whether the box branch ends in a
-# rectifier; the one copy of its source that can be had does.
+# ReLU; the one copy of its source that can be had does.
 BRANCH_REFINER_50 = BranchRefinerConfig(
     block="bottleneck", depths=(3, 4, 6, 3), pool_box=True, post_correlation=False, non_local=True,
-    pixel_corners=True, box_branch=True, rectify_deltas=True,
+    pixel_corners=True, box_branch=True, relu_deltas=True,
 )
 
 
@@ -68,8 +68,8 @@ BRANCH_REFINER_50 = BranchRefinerConfig(
 class Branches:
     """What the branches say of N search crops, for training.
 
-    deltas: (N, 4) of the box branch, or None. corners: (N, 4) x1, y1, x2, y2 in pixels of the crop. logits: of the mask,
-    (N, 1, S, S).
+    deltas: (N, 4) of the box branch, or None. corners: (N, 4) x1, y1, x2, y2 in pixels of the crop. logits: of the
+    mask, (N, 1, S, S).
     """
 
     deltas: Tensor | None
@@ -92,13 +92,13 @@ class BranchRefiner(nn.Module):
             non_local=config.non_local,
         )
         channels = config.pool_size**2
-        self.bbox_head = BoxHead(channels, config.rectify_deltas) if config.box_branch else None
+        self.bbox_head = BoxHead(channels, config.relu_deltas) if config.box_branch else None
         self.corner_head = CornerHead(channels, config.pixel_corners, config.input_size)
         self.mask_head = FineMaskHead(channels)
         found = tuple(self.feature_extractor.channels[stage] for stage in LATERAL_STAGES)
         self.feat_adjust: nn.ModuleList | None = None
         if found != LATERALS:
-            self.feat_adjust = nn.ModuleList(rectified(*pair, kernel=1) for pair in zip(found, LATERALS))
+            self.feat_adjust = nn.ModuleList(conv_norm_relu(*pair, kernel=1) for pair in zip(found, LATERALS))
         self.register_module("selector", None)
         self.selector: BranchSelector | None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ar.models.corner_head import rectified
+from tracker_ar.models.corner_head import conv_norm_relu
 
 BRANCHES = ("box", "corner", "mask")  # in the order of the selector's scores
 
@@ -18,7 +18,7 @@ class BranchSelector(nn.Module):
 
     def __init__(self, channels: int = 64, cells: int = 16) -> None:
         super().__init__()
-        self.conv1, self.conv2 = rectified(channels, 32), rectified(32, 16)
+        self.conv1, self.conv2 = conv_norm_relu(channels, 32), conv_norm_relu(32, 16)
         self.fc1 = nn.Sequential(nn.Linear(16 * (cells // 2) ** 2, 512), nn.BatchNorm1d(512), nn.ReLU())
         self.fc2 = nn.Linear(512, len(BRANCHES))
 

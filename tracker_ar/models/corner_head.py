@@ -14,8 +14,8 @@ WIDTHS = (256, 128, 64, 32)
 SURE_WITHIN = 16.0  # pixels of the crop: heat this close to a corner speaks for it
 
 
-def rectified(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
-    """Convolution of the map's own size, batch norm, rectifier."""
+def conv_norm_relu(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Sequential:
+    """Convolution of the map's own size, batch norm, ReLU."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
 
@@ -34,7 +34,7 @@ class CornerHead(nn.Module):
         for corner in CORNERS:
             widths = (channels, *WIDTHS)
             for number, (before, after) in enumerate(zip(widths, widths[1:]), 1):
-                self.add_module(f"conv{number}_{corner}", rectified(before, after))
+                self.add_module(f"conv{number}_{corner}", conv_norm_relu(before, after))
             self.add_module(f"conv5_{corner}", nn.Conv2d(WIDTHS[-1], 1, 1))
 
     def heat(self, fused: Tensor, corner: str) -> Tensor:

@@ -15,7 +15,7 @@ LATERALS = (64, 256, 512)
 
 
 def _pair(first: int, middle: int, last: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions with rectifiers."""
+    """Two 3 x 3 convolutions with ReLUs."""
     return nn.Sequential(
         nn.Conv2d(first, middle, 3, padding=1), nn.ReLU(), nn.Conv2d(middle, last, 3, padding=1), nn.ReLU()
     )

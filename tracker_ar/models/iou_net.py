@@ -9,6 +9,7 @@ the reference branch, t the test branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, padding:
 
 
 class PooledLinear(nn.Module):
-    """A fully connected layer on pooled features, with batch normalisation and rectifier."""
+    """A fully connected layer on pooled features, with batch normalisation and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, cells: tuple[int, int]) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class IoUNet(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast("Tensor", module.bias))
 
     def modulation(self, layer2: Tensor, layer3: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Backbone features (N, C, h, w) and one box (N, 4) xywh each -> two vectors (N, channels, 1, 1)."""
@@ -206,9 +207,11 @@ def fold_modulation(network: IoUNet, modulation: tuple[Tensor, Tensor]) -> Folde
 
 def _folded(layer: PooledLinear, modulation: Tensor, cells: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
     """Weight (columns, out, rows * C) for `BoxPooling.integrate`, per square pixel of the box, and bias (out,)."""
-    gain = layer.bn.weight / torch.sqrt(layer.bn.running_var + layer.bn.eps)
+    mean, variance = layer.bn.running_mean, layer.bn.running_var
+    assert mean is not None and variance is not None
+    gain = layer.bn.weight / torch.sqrt(variance + layer.bn.eps)
     weight = (layer.linear.weight * gain[:, None]).unflatten(1, (-1, *cells)) * modulation[0]
-    bias = (layer.linear.bias - layer.bn.running_mean) * gain + layer.bn.bias
+    bias = (layer.linear.bias - mean) * gain + layer.bn.bias
     per_bin = cells[0] * cells[1] * stride**2
     return (weight * per_bin).permute(3, 0, 2, 1).flatten(2).contiguous(), bias
 

@@ -9,6 +9,7 @@ last ResNet stage.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,9 +48,9 @@ class TargetScoreEncoder(nn.Module):
         return self.transform[2:](self._mixed(reduced, scores)), reduced
 
     def _mixed(self, reduced: Tensor, scores: Sequence[Tensor]) -> Tensor:
-        """The rectified first convolution of `transform`, of compressed features beside the scores at their resolution.
+        """The first convolution and ReLU of `transform`, of compressed features beside the scores at their resolution.
         Where scores must be enlarged, the inputs are convolved one by one."""
-        mix, size = self.transform[0], reduced.shape[-2:]
+        mix, size = cast("nn.Conv2d", self.transform[0]), reduced.shape[-2:]
         if all(score.shape[-2] >= size[0] for score in scores):
             return F.relu(mix(torch.cat((reduced, *(_resize(score, size) for score in scores)), dim=1)))
         total: Tensor | None = None
@@ -61,7 +62,7 @@ class TargetScoreEncoder(nn.Module):
                 total = enlarged if total is None else total + enlarged
             else:
                 total = convolve_part(mix, channels, _resize(score, size), total)
-        return convolve_part(mix, slice(0, reduced.shape[1]), reduced, total, rectify=True)
+        return convolve_part(mix, slice(0, reduced.shape[1]), reduced, total, relu=True)
 
 
 class ResidualRefinement(nn.Module):
@@ -76,7 +77,7 @@ class ResidualRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) -> the same shape."""
         base = self.conv1x1(x)
-        return convolve(self.bblock[-1], None, self.bblock[:-1](base), base)
+        return convolve(cast("nn.Conv2d", self.bblock[-1]), None, self.bblock[:-1](base), base)
 
 
 class ChannelMerge(nn.Module):

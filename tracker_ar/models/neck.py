@@ -7,6 +7,8 @@ a non-local block then weigh channels and positions.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,11 +40,12 @@ class NonLocalBlock(nn.Module):
         super().__init__()
         inner = channels // 2
         self.g = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
-        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        norm = nn.BatchNorm2d(channels)
+        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), norm)
         self.theta = nn.Conv2d(channels, inner, 1)
         self.phi = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
         # Starts as the identity, as the paper advises, and learns how much context to add.
-        nn.init.zeros_(self.W[1].weight)
+        nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
@@ -79,7 +82,7 @@ class CorrelationNeck(nn.Module):
         # for all channels, because gates drawn at random from values this large would be saturated for good.
         nn.init.normal_(self.channel_attention.fc1.weight, std=0.01)
         nn.init.zeros_(self.channel_attention.fc2.weight)
-        nn.init.constant_(self.channel_attention.fc2.bias, -4.0)
+        nn.init.constant_(cast("Tensor", self.channel_attention.fc2.bias), -4.0)
 
     def reference_kernel(self, features: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Tensor:
         """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in image pixels -> (N, C, p, p).

@@ -213,5 +213,5 @@ class TargetClassifier(nn.Module):
 
 
 def _activate(scores: Tensor, mask: Tensor) -> Tensor:
-    """Identity on the target (mask 1), rectifier in the background, where only false alarms count (eq. 2)."""
+    """Identity on the target (mask 1), ReLU in the background, where only false alarms count (eq. 2)."""
     return 0.5 * ((1.0 - mask) * scores.abs() + (1.0 + mask) * scores)

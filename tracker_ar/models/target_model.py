@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ class TargetModel(nn.Module):
         })
         self.log_regularization = nn.Parameter(torch.full((1,), math.log(0.01)))
         for convolution in self.embed.values():
+            assert isinstance(convolution, nn.Conv2d)
             nn.init.normal_(convolution.weight, std=1.0 / math.sqrt(convolution.in_channels))
 
     def evidence(self, stages: Mapping[str, Tensor], masks: Tensor) -> Evidence:
@@ -80,7 +82,7 @@ class TargetModel(nn.Module):
         for stage, part in zip(STAGES, parts):
             features = _precise(stages[stage])
             with torch.autocast(features.device.type, enabled=False):
-                combined = part @ self.embed[stage].weight.flatten(1)
+                combined = part @ cast("nn.Conv2d", self.embed[stage]).weight.flatten(1)
                 scored = (combined[:, None] @ features.flatten(2)).unflatten(2, features.shape[-2:])
             total = total + _enlarged(scored, finest)
         return total

@@ -8,7 +8,7 @@ aligned corners, and the convolution of its result; maps are worked on with chan
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ def _columns(matrix: Tensor, lines: Tensor) -> Tensor:
     return large.view(count, height, -1, channels).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=None)  # a CUDA graph reads them where they lie: none may ever go
+@cache  # a CUDA graph reads them where they lie: none may ever go
 @torch.inference_mode(False)  # made while tracking it must still serve for training
 def _matrix(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(to, from): a line of cells to its enlarged line."""
@@ -74,13 +74,14 @@ def _matrix(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     else:
         padded = torch.cat((unit[:1], unit[:1], unit, unit[-1:], unit[-1:]))
         shifted = [padded[start : start + cells] for start in range(5)]
-        before = sum(weight * taps for weight, taps in zip(QUARTER, shifted[:4]))
-        after = sum(weight * taps for weight, taps in zip(QUARTER, reversed(shifted[1:])))
+        nothing = torch.zeros_like(unit)
+        before = sum((weight * taps for weight, taps in zip(QUARTER, shifted[:4])), start=nothing)
+        after = sum((weight * taps for weight, taps in zip(QUARTER, reversed(shifted[1:]))), start=nothing)
         matrix = torch.stack((before, after), dim=1).flatten(0, 1)
     return matrix.to(device, dtype).contiguous()
 
 
-@lru_cache(maxsize=None)
+@cache
 @torch.inference_mode(False)
 def _shifted(line: Line, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(to, 3 * from): what each of three taps along the enlarged line reads, zeros beyond its ends."""

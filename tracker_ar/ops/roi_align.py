@@ -16,7 +16,7 @@ def roi_samples(
 ) -> Tensor:
     """A grid of samples from edge to edge of every box.
 
-    features: (B, C, H, W) float32, H and W at least 2. boxes: (N, 4) float32 x1, y1, x2, y2 in pixels of the image, of
+    features: (B, C, H, W) float32. boxes: (N, 4) float32 x1, y1, x2, y2 in pixels of the image, of
     which features have `scale` cells each. size: (rows, columns) of the grid. owners: (N,) int64, the map of each box;
     None for the first. Returns (N, C, rows, columns) float32, channels last in memory.
 
@@ -30,7 +30,8 @@ def roi_samples(
     first = (y0 * width)[:, :, None] + x0[:, None]
     if owners is not None:
         first = first + (owners * (height * width))[:, None, None]
-    neighbours = torch.stack((first, first + 1, first + width, first + width + 1), -1)
+    right, below = int(width > 1), width * int(height > 1)
+    neighbours = torch.stack((first, first + right, first + below, first + below + right), -1)
     rows = torch.stack((1 - y_far, y_far), -1) * y_inside[..., None]
     columns = torch.stack((1 - x_far, x_far), -1) * x_inside[..., None]
     weights = rows[:, :, None, :, None] * columns[:, None, :, None, :]
@@ -51,5 +52,5 @@ def _positions(edges: Tensor, count: int, limit: int) -> tuple[Tensor, Tensor, T
     steps = torch.arange(count, dtype=edges.dtype, device=edges.device)
     places = steps * (length / (count - 1)) + edges[:, :1]
     inside = (places >= 0) & (places < limit)
-    near = places.clamp(0, limit - 1).floor().clamp(max=limit - 2)
+    near = places.clamp(0, limit - 1).floor().clamp(max=max(limit - 2, 0))
     return near.long(), (places - near) * inside, inside.to(edges.dtype)

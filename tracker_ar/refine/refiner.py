@@ -80,8 +80,8 @@ class SegmentingRefiner:
     def refine(
         self, frame: Frame, targets: Sequence[MaskTarget], boxes: Sequence[np.ndarray], learn: Sequence[bool]
     ) -> list[Refinement]:
-        """The mask of every target near its box, (4,) x, y, w, h in pixels. learn: whether its target model, where there
-        is one, may learn from this frame. Raises InputError for a box that cannot be used."""
+        """The mask of every target near its box, (4,) x, y, w, h in pixels. learn: whether its target model, where
+        there is one, may learn from this frame. Raises InputError for a box that cannot be used."""
         given = [np.asarray(box, dtype=np.float64) for box in boxes]
         places = [self._place(target, box, frame.size) for target, box in zip(targets, given)]
         results = self._segment(frame, targets, places)
@@ -115,8 +115,8 @@ class SegmentingRefiner:
     ) -> None:
         """Where the mask disagrees with the box, the crop was badly placed: segment again around the mask.
 
-        A better second result takes the place of the first in `results`; the crops of the next frames are then placed as
-        this one, as seen from the box, until another second pass is due.
+        A better second result takes the place of the first in `results`; the crops of the next frames are then placed
+        as this one, as seen from the box, until another second pass is due.
         """
         due = [
             index for index, (target, box) in enumerate(zip(targets, boxes))
@@ -166,9 +166,9 @@ class SegmentingRefiner:
 def segment(
     network: MaskRefiner, images: Tensor, kernel: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """A part of a frame, see `tracker_ar.engine.runner`: search crops (N, 3, S, S), ImageNet-normalised, and what is known
-    of their targets, see `Target` -> probabilities (N, 1, S, S), and what the target model, where there is one, may learn
-    from."""
+    """A part of a frame, see `tracker_ar.engine.runner`: search crops (N, 3, S, S), ImageNet-normalised, and what is
+    known of their targets, see `Target` -> probabilities (N, 1, S, S), and what the target model, where there is one,
+    may learn from."""
     found = network.segment(Target(kernel, weights=weights), images)
     stages = {} if network.target_model is None else {name: found.stages[name] for name in STAGES}
     return torch.sigmoid(found.logits), stages

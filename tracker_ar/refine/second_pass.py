@@ -38,6 +38,7 @@ def is_due(first: Refinement, box: np.ndarray, overlap: float) -> bool:
 
 
 def is_better(second: Refinement, first: Refinement) -> bool:
-    """Whether the second mask is as sure as the first and keeps most of it."""
+    """Whether the second mask is as sure as the first and keeps most of it; both have masks."""
+    assert second.mask is not None and first.mask is not None
     kept = np.count_nonzero(second.mask & first.mask) / np.count_nonzero(first.mask)
     return second.score >= first.score and kept >= KEPT

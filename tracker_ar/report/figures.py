@@ -93,14 +93,14 @@ def frame_times(experiment: ExperimentResults, trackers: dict[str, str]) -> str:
         for axes, (index, tracker) in zip(rows, timed):
             times = experiment.times_of(tracker) * 1000
             _histogram(axes, times, edges, colour(index))
-            late = experiment.late_share(tracker)
+            late = experiment.late_fraction(tracker)
             axes.text(0, 1.0, f"{trackers[tracker]}: median {np.median(times):.3g} ms, "
-                      f"{1 - late:.1%} of {times.size} frames within the limit",
+                      f"{1 - (late or 0.0):.1%} of {times.size} frames within the limit",
                       transform=axes.transAxes, va="bottom", fontsize=9.5)
             for limit in limits:
                 axes.axvline(limit, color=_LIMIT, lw=1.6)
         names = ", ".join(f"{limit:.3g}" for limit in limits[:4]) + (", ..." if len(limits) > 4 else "")
-        rows[-1].set(xlabel=f"milliseconds a frame; red: the real-time limit 1 / fps, {names} ms")
+        rows[-1].set(xlabel=f"ms per frame; red: the real-time limit 1 / fps, {names} ms")
         return _svg(figure, "frame-times")
 
 

@@ -9,8 +9,8 @@ from importlib import resources
 
 import numpy as np
 
-from tracker_ar.report import figures
 from tracker_ar.evaluate.results import ExperimentResults, Measure, Results
+from tracker_ar.report import figures
 from tracker_ar.report.sheets import Sheet
 
 
@@ -60,7 +60,7 @@ def _score_table(results: Results) -> str:
                + (["frames skipped"] if experiment.realtime and experiment.times else []))
               for experiment in results.experiments if experiment.measures]
     if timed:
-        groups.append((f"speed, {timed.name}", ["median ms", "frames a second"]))
+        groups.append((f"speed, {timed.name}", ["median ms", "fps"]))
     shows_profile = any(results.profiles.values())
     head = _group_head(["tracker"] + ["profile"] * shows_profile, groups)
     rows = []
@@ -98,7 +98,7 @@ def _sequence_table(results: Results) -> str:
     groups = [(one.name, [measure.name for measure in one.sequence_measures])
               for one in results.experiments if one.sequence_scores]
     if timed:
-        groups.append((f"speed, {timed.name}", ["median ms", "frames a second", "within the limit"]))
+        groups.append((f"speed, {timed.name}", ["median ms", "fps", "within the limit"]))
     head = _group_head(["sequence", "tracker"], groups, sortable=True)
     names = {name: None for experiment in results.experiments for name in experiment.sequences}
     rows = []

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from tracker_ar.report.mask_sheets import draw
 from tracker_ar.evaluate.results import Results
+from tracker_ar.report.mask_sheets import draw
 
 if TYPE_CHECKING:
     from vot.dataset import Sequence
@@ -66,10 +66,10 @@ def contact_sheets(
         kept = None if values is None else [value for value, counts in zip(values, better) if counts]
         return None if kept is None else float(np.prod(kept))
 
-    first = next((name for name in trackers
-                  if any(quality(name, one) is not None for one in sequences)), None)
-    ranked = sorted((name for name in sequences if first and quality(first, name) is not None),
-                    key=lambda name: quality(first, name), reverse=True)
+    of_first: dict[str, float] = {}
+    for reference in trackers:
+        of_first = of_first or {name: value for name in sequences if (value := quality(reference, name)) is not None}
+    ranked = sorted(of_first, key=of_first.__getitem__, reverse=True)
     shown = ranked if len(ranked) <= 2 * count else ranked[:count] + ranked[len(ranked) - count:]
     sheets = []
     for name in shown:

@@ -27,7 +27,7 @@ _HEADINGS = {
 _LEGEND = """\
 J, F: region similarity and contour accuracy, with recall and decay (DAVIS). AUC: success, P@20: precision
 (OTB). Pn@.20: normalised precision at 0.20, as in published tables of TrackingNet and LaSOT; Pn AUC: its mean over
-thresholds of 0 to 0.5. >0.1: share of frames with an overlap of the boxes over 0.1.
+thresholds of 0 to 0.5. >0.1: fraction of frames in which the boxes overlap by more than 0.1.
 These boxes are those around the tracker's masks, or the reported box where a mask is empty; AUCbox is the
 success of the reported boxes. All sequences weigh the same in the means. One pass, no restarts."""
 
@@ -98,7 +98,8 @@ def write_plots(folder: Path, scores: Sequence[SequenceScores]) -> list[Path]:
         "precision": _curve_plot(scores, "precision", metrics.DISTANCE_THRESHOLDS,
                                  "distance of the centres within, pixels", "at 20 pixels"),
         "normalised_precision": _curve_plot(scores, "normalised_precision", metrics.NORMALISED_THRESHOLDS,
-                                            "distance of the centres within, target sizes", "at 0.20", "normalised_precision_at_20"),
+                                            "distance of the centres within, target sizes", "at 0.20",
+                                            "normalised_precision_at_20"),
     }
     masks = [score for score in scores if score.has_masks]
     if masks:
@@ -120,7 +121,7 @@ def _curve_plot(
     for tracker, own in trackers.items():
         label = f"{tracker}  {summary} {getattr(mean_measures(own), measure or curve):.3f}"
         axes.plot(thresholds, getattr(mean_curves(own), curve), label=label)
-    axes.set(xlabel=axis, ylabel="share of frames", xlim=(0, thresholds[-1]), ylim=(0, 1.02),
+    axes.set(xlabel=axis, ylabel="fraction of frames", xlim=(0, thresholds[-1]), ylim=(0, 1.02),
              title=f"{curve.replace('_', ' ').capitalize()}, {_count(scores)}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(len(trackers), 2))

@@ -1,6 +1,6 @@
 """What a machine can do at best, measured: large convolutions, matrix products and copies.
 
-A stage of the tracker is judged by its share of these rates, which carries over between machines, as times do
+A stage of the tracker is judged by its fraction of these rates, which carries over between machines, as times do
 not.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
-
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _convolution_rate(device: torch.device, dtype: torch.dtype, sizes: Sizes) ->
     operations = 2 * 9 * images.numel() * sizes.channels
     seconds = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        inputs, weights = images.to(memory_format=layout), weight.to(memory_format=layout)
-        seconds.append(_fastest_run(lambda: F.conv2d(inputs, weights, padding=1), device, sizes.repeats))
+        convolve = partial(F.conv2d, images.to(memory_format=layout), weight.to(memory_format=layout), padding=1)
+        seconds.append(_fastest_run(convolve, device, sizes.repeats))
     return operations / min(seconds)
 
 

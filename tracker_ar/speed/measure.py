@@ -22,23 +22,23 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
 from tracker_ar import __version__
+from tracker_ar.data.datasets.vot_layout import inspect_sequence
+from tracker_ar.data.synthetic.procedural import write_synthetic_sequences
 from tracker_ar.errors import DataError, InputError
-from tracker_ar.evaluate.scores import read_frames
-from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
 from tracker_ar.evaluate.metrics import region_similarity
-from tracker_ar.data.synthetic.procedural import write_made_sequences
-from tracker_ar.speed.summary import Measurements, Work
+from tracker_ar.evaluate.scores import read_frames
+from tracker_ar.geometry import Region
+from tracker_ar.ops.convolution import can_pack
+from tracker_ar.prediction import Prediction, single
+from tracker_ar.speed.ceilings import fastest, measure_ceilings, wait_for
 from tracker_ar.speed.stages import REST, Both, StageMeter, TrafficCounter, clock
 from tracker_ar.speed.start import Start, build, measure_start
-from tracker_ar.data.datasets.vot_layout import inspect_sequence
-from tracker_ar.ops.convolution import can_pack
-from tracker_ar.prediction import Prediction
-from tracker_ar.geometry import Region
+from tracker_ar.speed.summary import Measurements, Work
 from tracker_ar.trace import Listener, listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.video.sources import open_source
 
-MADE_SIZE = (854, 480)  # width, height of most videos of VOT
+SYNTHETIC_SIZE = (854, 480)  # width, height of most videos of VOT
 WARM_UP = 5  # frames
 INITIALISATIONS = 3
 START_FRAMES = 22  # up to the first regular update of the filter, which is the most that a frame needs
@@ -108,11 +108,11 @@ def read_clip(place: str | None, box: list[float] | None, count: int) -> Clip:
     """At most `count` frames. Raises DataError where there are fewer than two, InputError for a box too many
     or one that is missing."""
     if place is None:
-        with tempfile.TemporaryDirectory() as folder:
-            name = write_made_sequences(Path(folder))[0]
-            clip = read_clip(str(Path(folder) / name), None, count)
-        images = [cv2.resize(image, MADE_SIZE) for image in clip.images]
-        region = cv2.resize(clip.region, MADE_SIZE, interpolation=cv2.INTER_NEAREST)
+        with tempfile.TemporaryDirectory() as temporary:
+            name = write_synthetic_sequences(Path(temporary))[0]
+            clip = read_clip(str(Path(temporary) / name), None, count)
+        images = [cv2.resize(image, SYNTHETIC_SIZE) for image in clip.images]
+        region = cv2.resize(np.asarray(clip.region), SYNTHETIC_SIZE, interpolation=cv2.INTER_NEAREST)
         return Clip(f"{name}, enlarged", images, region)
     folder = Path(place)
     if (folder / "groundtruth.txt").is_file():
@@ -143,7 +143,7 @@ def follow(
     first = tracker.initialize(clip.image(0), clip.region)
     yield None
     for number in range(1, frames + 1):
-        yield tracker.track(clip.image(number))
+        yield single(tracker.track(clip.image(number)))
         if settle:
             tracker.correct(0, first.box)
 
@@ -167,13 +167,13 @@ def time_frames(
     runs = {name: follow(tracker, clip, frames, settle) for name, tracker in trackers.items()}
     for number in range(frames + 1):
         # Who goes second finds other things in the caches: the order alternates.
-        found = {}
+        found: dict[str, Prediction | None] = {}
         for name in sorted(runs, reverse=bool(number % 2)):
             seconds, found[name] = _timed(runs[name], trackers[name])
             (whole if number else initialisations)[name].append(seconds)
             on_frame()
-        if number and len(trackers) > 1:
-            first, second = (found[name] for name in trackers)
+        first, *others = (found[name] for name in trackers)
+        if first is not None and others and (second := others[0]) is not None:
             overlaps.append(region_similarity(first.mask, second.mask))
             list(trackers.values())[1].correct(0, first.box)
     return initialisations, whole, overlaps

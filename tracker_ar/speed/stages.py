@@ -6,7 +6,7 @@ What a stage spends is its own: stages inside it are counted for themselves, so 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,7 +19,7 @@ from tracker_ar.speed.ceilings import wait_for
 from tracker_ar.trace import Listener
 
 REST = "everything else"
-# Where the arithmetic of a stage is one of these, its share of that ceiling is quoted.
+# Where the arithmetic of a stage is one of these, its fraction of that ceiling is quoted.
 ARITHMETIC = {
     "base backbone": "convolution",
     "classification features": "convolution",
@@ -41,7 +41,7 @@ class StageMeter:
         self._read = read
         self._open: list[str] = []
         self._charged = 0.0
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -59,7 +59,7 @@ class StageMeter:
 
     def take(self) -> dict[str, float]:
         """What was spent in every stage that ran since the last call."""
-        spent, self._spent = dict(self._spent), Counter()
+        spent, self._spent = dict(self._spent), defaultdict(float)
         return spent
 
     def _charge(self) -> None:

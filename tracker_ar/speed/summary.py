@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from tracker_ar.atomic import write_atomically
 from tracker_ar.speed.stages import ARITHMETIC, REST
 
-REAL_TIME = 20  # frames a second, as the VOT toolkit takes it for sequences without a rate of their own
+REAL_TIME = 20  # fps, as the VOT toolkit takes it for sequences without a rate of their own
 CONVOLUTIONS = "all convolution stages"
 _LEGEND = """\
-ms: median, 10th and 90th percentile of the frames in which the stage ran; ran: in which share of the frames
-that was; of frame: share of the mean frame. GMAC: convolutions and matrix products, multiply-accumulates;
+ms: median, 10th and 90th percentile of the frames in which the stage ran; ran: in which fraction of the
+frames that was; of frame: fraction of the mean frame. GMAC: convolutions and matrix products, multiply-accumulates;
 MB: of the tensors that torch's operators take and give. of ceiling: rate over that of a large convolution
-or matrix product, measured in this run with as many threads; of bandwidth: bytes a second over those of a
+or matrix product, measured in this run with as many threads; of bandwidth: bytes per second over those of a
 large copy (over 100 % where tensors stay in a cache). Where there is a GPU, every stage waits for it, runs
 operator by operator and cuts on the CPU, without the CUDA graphs of whole frames: the sum of the stages is
 more than a frame takes end to end."""
@@ -38,8 +38,9 @@ class Work:
 @dataclass(frozen=True)
 class Measurements:
     """Raw results, in seconds. stages and work: of the initialisation first, then of every frame. ceilings:
-    FLOP/s and bytes/s. start: see `measure_start`. targets: of frames by their number of targets. The first name in `frames` is the tracker
-    that was asked for; there may be one to compare with, and then mask_overlaps, see `time_frames`."""
+    FLOP/s and bytes/s. start: see `measure_start`. targets: of frames by their number of targets. The first name in
+    `frames` is the tracker that was asked for; there may be one to compare with, and then mask_overlaps, see
+    `time_frames`."""
 
     settings: dict[str, Any]
     initialisations: dict[str, list[float]]
@@ -61,7 +62,7 @@ def summarize(measured: Measurements) -> dict[str, Any]:
         "ceilings": measured.ceilings,
         "end_to_end": {
             "milliseconds": spread(frames),
-            "frames_a_second": 1 / float(np.mean(frames)),
+            "fps": 1 / float(np.mean(frames)),
             "real_time_at_20_fps": 1 / float(np.mean(frames)) / REAL_TIME,
             "late_at_20_fps": float(np.mean(np.array(frames) > 1 / REAL_TIME)),
         },
@@ -114,12 +115,12 @@ def format_report(document: dict[str, Any]) -> str:
         f"{settings['frames']} frames of {width} x {height}: {settings['clip']}",
         *_warnings(settings),
         "",
-        f"end to end, without decoding  {whole['frames_a_second']:.1f} frames a second, "
+        f"end to end, without decoding  {whole['fps']:.1f} fps, "
         f"{whole['real_time_at_20_fps']:.2f} x real time at {REAL_TIME} fps, "
         f"{whole['late_at_20_fps']:.0%} of the frames late",
-        f"a frame                       {_times(time)} ms (median, 10th to 90th percentile)",
+        f"per frame                     {_times(time)} ms (median, 10th to 90th percentile)",
         f"initialisation                {_times(document['initialisation'])} ms",
-        *(f"a frame, targets: {count:<12}{_times(times)} ms" for count, times in document["targets"].items()),
+        *(f"per frame, targets: {count:<10}{_times(times)} ms" for count, times in document["targets"].items()),
         *_comparison(document),
         *_start_lines(document["start"]),
         "",
@@ -168,12 +169,12 @@ def _row(
         "stage": label,
         "milliseconds": spread(times),
         "ran_in": len(ran) / len(seconds),
-        "share_of_frame": float(times.sum() / sum(sum(frame.values()) for frame in seconds)),
+        "fraction_of_frame": float(times.sum() / sum(sum(frame.values()) for frame in seconds)),
         "macs": float(np.median(operations)) / 2,
         "bytes": float(np.median(moved)),
         "ceiling": ceiling,
-        "share_of_ceiling": rate / measured.ceilings[ceiling] if ceiling else None,
-        "share_of_bandwidth": float(np.median(moved / times)) / measured.ceilings["bandwidth"],
+        "fraction_of_ceiling": rate / measured.ceilings[ceiling] if ceiling else None,
+        "fraction_of_bandwidth": float(np.median(moved / times)) / measured.ceilings["bandwidth"],
     }
 
 
@@ -187,22 +188,22 @@ def _table(rows: list[dict[str, Any]], sums: list[dict[str, Any]]) -> list[str]:
 
 def _line(row: dict[str, Any]) -> str:
     time = row["milliseconds"]
-    ceiling = "-" if row["share_of_ceiling"] is None else f"{row['share_of_ceiling']:.0%}"
+    ceiling = "-" if row["fraction_of_ceiling"] is None else f"{row['fraction_of_ceiling']:.0%}"
     return (f"{row['stage']:<26} {time['median']:>9.2f} {time['p10']:>8.2f} {time['p90']:>8.2f} "
-            f"{row['ran_in']:>5.0%} {row['share_of_frame']:>8.1%} {row['macs'] / 1e9:>8.3f} "
-            f"{row['bytes'] / 1e6:>8.1f} {ceiling:>10} {row['share_of_bandwidth']:>12.0%}")
+            f"{row['ran_in']:>5.0%} {row['fraction_of_frame']:>8.1%} {row['macs'] / 1e9:>8.3f} "
+            f"{row['bytes'] / 1e6:>8.1f} {ceiling:>10} {row['fraction_of_bandwidth']:>12.0%}")
 
 
 def _warnings(settings: dict[str, Any]) -> list[str]:
     lines = []
     if settings["random_weights"]:
-        lines.append("Random weights: the work of the profile, not its results. The target counts as found "
+        lines.append("Random weights: the work of the tracker, not its results. The target counts as found "
                      "in every frame, and the tracker is put back on the first box after each.")
     if settings["plain"]:
-        lines.append("Plain: layer by layer in float32, without what makes the networks fast.")
+        lines.append("Plain: the networks as they are trained, layer by layer in float32, without optimisations.")
     if settings["load_average_before"] > 0.5:
         lines.append(f"Load average {settings['load_average_before']:.1f} before the run: where other "
-                     "programs run, times are too long and shares are uncertain.")
+                     "programs run, times are too long and fractions are uncertain.")
     return lines
 
 
@@ -211,10 +212,10 @@ def _comparison(document: dict[str, Any]) -> list[str]:
         return []
     other, ratio = document["compared"], document["compared"]["time_ratio"]
     return [
-        f"{other['with']:<29} {_times(other['milliseconds'])} ms a frame; initialisation "
+        f"{other['with']:<29} {_times(other['milliseconds'])} ms per frame; initialisation "
         f"{other['initialisation']['median']:.1f} ms",
         f"time / {other['with']:<22} {ratio['median']:.3f} ({ratio['p10']:.3f} to {ratio['p90']:.3f}) "
-        f"a frame, {1 / ratio['median']:.1f} times as fast; initialisation {other['initialisation_ratio']:.3f}",
+        f"per frame, {1 / ratio['median']:.1f} times as fast; initialisation {other['initialisation_ratio']:.3f}",
         f"masks / {other['with']:<21} mean IoU {other['mask_iou']['mean']:.4f}, lowest "
         f"{other['mask_iou']['lowest']:.4f}, of the same frames from the same boxes",
     ]
@@ -235,7 +236,7 @@ def _plot(document: dict[str, Any]) -> Figure:
     rows = document["stages"][::-1]
     total = sum(row["milliseconds"]["median"] * row["ran_in"] for row in rows)
     taken = [row["milliseconds"]["median"] * row["ran_in"] for row in rows]
-    possible = [time * min(row["share_of_ceiling"] or 0.0, 1.0) for time, row in zip(taken, rows)]
+    possible = [time * min(row["fraction_of_ceiling"] or 0.0, 1.0) for time, row in zip(taken, rows)]
     settings = document["settings"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -246,9 +247,9 @@ def _plot(document: dict[str, Any]) -> Figure:
         axes.annotate(f" {time:.1f} ms, {time / total:.0%}", (time, place), va="center", fontsize=8)
     axes.set_yticks(places, [row["stage"] for row in rows])
     axes.set_xlim(0, 1.25 * max(taken))
-    axes.set(xlabel="milliseconds a frame: median of the frames in which the stage runs, times their share",
+    axes.set(xlabel="ms per frame: median of the frames in which the stage runs, times their fraction",
              title=f"AlphaRefine {settings['profile']}, {settings['device']}, {_threads(settings)}: "
-                   f"{document['end_to_end']['frames_a_second']:.1f} frames a second")
+                   f"{document['end_to_end']['fps']:.1f} fps")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right")
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from tracker_ar.train.batches import (
 from tracker_ar.train.distribution import Share
 from tracker_ar.train.labels import box_proposals, gaussian_labels
 from tracker_ar.train.losses import hinge_score_loss, kl_box_loss
-from tracker_ar.train.rendered import PackedSequences, sequence_batch
 from tracker_ar.train.recipes import BaseRecipe, Schedule
+from tracker_ar.train.rendered import PackedSequences, sequence_batch
 
 _VALIDATION_BATCHES = 10
 _HIT_CELLS = 1.5
@@ -124,7 +125,7 @@ class BaseTask:
         return classification + self.recipe.box_weight * box_loss, parts
 
     def _batch(
-        self, source: SequenceSource, seeds: list[tuple[int, ...]], generator: torch.Generator
+        self, source: SequenceSource, seeds: Sequence[tuple[int, ...]], generator: torch.Generator
     ) -> SequenceBatch | PackedSequences:
         def propose(boxes: Tensor) -> tuple[Tensor, ...]:
             test_boxes = boxes[self.recipe.train_frames :].flatten(0, 1)

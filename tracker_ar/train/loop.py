@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tracker_ar.atomic import replacement
-from tracker_ar.weights.store import write_checkpoint
 from tracker_ar.errors import DataError
+from tracker_ar.interrupts import Interruption, ended_at_once, interruptible
 from tracker_ar.train.curves import Curves
 from tracker_ar.train.distribution import Share, from_leader
 from tracker_ar.train.loading import Request, batches, lost_workers_named
 from tracker_ar.train.recipes import Schedule
-from tracker_ar.interrupts import Interruption, ended_at_once, interruptible
+from tracker_ar.weights.store import write_checkpoint
 
 _REPORT_EVERY = 50
 
@@ -43,9 +43,13 @@ class Task(Protocol):
 
     name: str
     kind: str
-    network: nn.Module
     schedule: Schedule
     half: torch.dtype | None
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimiser; `scale` multiplies the learning rate."""
@@ -130,7 +134,8 @@ class Trainer:
         self.place = place
         self.save_every = save_every
         self.validate_every = validate_every
-        self.network = task.network.to(place.device, memory_format=torch.channels_last)
+        # torch does not declare this form of `to`.
+        self.network = task.network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         groups = [{"scale": 1.0, **group} for group in task.parameter_groups()]
         rate = task.schedule.learning_rate
@@ -256,8 +261,8 @@ class Trainer:
                 torch.save(state, temporary)
         except (OSError, RuntimeError) as error:  # the second when the disk is full
             raise DataError(
-                f"cannot write {self.checkpoint_path}: {_reason(error)}; a checkpoint of before is still whole. "
-                "Free some space and run the same command again to go on from it"
+                f"cannot write {self.checkpoint_path}: {_reason(error)}; the earlier checkpoint is intact. "
+                "Free some space and run the same command again to continue from it"
             ) from error
         metadata = {"recipe": self.task.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.folder / f"{self.task.kind}.safetensors"
@@ -283,7 +288,7 @@ class Trainer:
             known = state["task"]
         except Exception as error:
             raise DataError(
-                f"{self.checkpoint_path}: cannot go on from it ({error}); name another --out folder"
+                f"{self.checkpoint_path}: cannot continue from it ({error}); name another --out folder"
             ) from error
         raise DataError(
             f"{self.checkpoint_path}: is of {known}, not of {self.task.name}; name another --out folder"

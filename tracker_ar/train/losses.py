@@ -33,7 +33,7 @@ def target_score_loss(scores: Tensor, masks: Tensor) -> Tensor:
         scores: float (N, 1, S / 4, S / 4), wanted: 1 on the target, -1 elsewhere.
         masks: float {0, 1} (N, 1, S, S).
     """
-    coverage = F.adaptive_avg_pool2d(masks, scores.shape[-2:])
+    coverage = F.adaptive_avg_pool2d(masks, (scores.shape[-2], scores.shape[-1]))
     loss = scores.new_zeros(())
     for share, wanted in ((coverage, 1.0), (1.0 - coverage, -1.0)):
         weight = share / share.sum((1, 2, 3), keepdim=True).clamp(min=1.0)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ar.data.synthetic.torch_renderer import PackedShots, pack_shots, take_shots
 from tracker_ar.data.synthetic.samples import plan_pair
+from tracker_ar.data.synthetic.torch_renderer import PackedShots, pack_shots, take_shots
 from tracker_ar.data.training_samples import PairSource, SequenceGeometry, SequenceSource, SyntheticSource
 from tracker_ar.train.batches import PairBatch, SequenceBatch, collate_pairs, collate_sequences
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tracker_ar.data.datasets.catalogue import open_dataset
-from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.mixture import FrameSampling, Mixture
-from tracker_ar.data.training_samples import MixedPairs, MixedSequences, SyntheticSource
+from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
+from tracker_ar.data.training_samples import MixedPairs, MixedSequences, SyntheticSource
 from tracker_ar.errors import InputError
 from tracker_ar.train.recipes import BaseRecipe, DataMix, RefinerRecipe
 from tracker_ar.train.rendered import RenderedSource

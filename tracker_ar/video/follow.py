@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from tracker_ar.errors import InputError
-from tracker_ar.prediction import Prediction, Tracker
+from tracker_ar.prediction import Prediction, Tracker, listed
 from tracker_ar.video.sources import Frame
 
 State = Literal["given", "tracked", "repeated"]
@@ -22,7 +22,7 @@ class TrackedFrame:
 
     number, name: as the source has them.
     image: (H, W, 3) uint8 RGB, the last usable one where this frame is not.
-    predictions: one a target; their masks do not overlap.
+    predictions: one per target; their masks do not overlap.
     state: 'given' for the first frame, 'tracked', or 'repeated' where the frame could not be used and the
         result of the one before stands again; problem: why not.
     seconds: spent on finding the targets.
@@ -44,18 +44,21 @@ def follow(
 
     A frame that is not decoded, or that the tracker refuses with
     InputError (one of another size), repeats the result before it, and tracking goes on with the next one.
+    Raises InputError for a first frame that is not decoded.
     """
-    started = time.perf_counter()
-    predictions = tracker.initialize(first.image, list(regions))
-    seconds = time.perf_counter() - started
-    yield TrackedFrame(first.number, first.name, first.image, predictions, "given", seconds=seconds)
     image = first.image
+    if image is None:
+        raise InputError("The first frame cannot be decoded.")
+    started = time.perf_counter()
+    predictions = tracker.initialize(image, list(regions))
+    seconds = time.perf_counter() - started
+    yield TrackedFrame(first.number, first.name, image, predictions, "given", seconds=seconds)
     for frame in further:
         started = time.perf_counter()
         try:
             if frame.image is None:
                 raise InputError("The frame cannot be decoded.")
-            predictions, image = tracker.track(frame.image), frame.image
+            predictions, image = listed(tracker.track(frame.image)), frame.image
         except InputError as error:
             yield TrackedFrame(frame.number, frame.name, image, predictions, "repeated", str(error))
             continue

@@ -99,7 +99,7 @@ class VideoFile:
         """size: (height, width) of all frames. Raises DataError when this OpenCV can write no such video."""
         for codec, ending in CODECS:
             self.path = folder / f"{stem}{ending}"
-            fourcc = cv2.VideoWriter_fourcc(*codec)
+            fourcc = cv2.VideoWriter.fourcc(*codec)
             self._writer = cv2.VideoWriter(str(self.path), fourcc, fps, size[::-1])
             if self._writer.isOpened():
                 break

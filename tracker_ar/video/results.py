@@ -3,8 +3,8 @@
 | file | what |
 |---|---|
 | `overlay.mp4` | the video with the targets painted over it |
-| `masks/%08d.png` | one 8-bit grey image a frame: 0 background, 1 the first target, 2 the second, ... |
-| `masks.jsonl` | a JSON line for every target and frame: the mask in COCO's uncompressed run-length form |
+| `masks/%08d.png` | one 8-bit grey image per frame: 0 background, 1 the first target, 2 the second, ... |
+| `masks.jsonl` | a JSON line for every target and frame: the mask in uncompressed COCO RLE |
 | `boxes.csv` | a row for every target and frame: box, score, size of the mask, state |
 | `target_1.txt`, ... | the masks of one target in the VOT text format, a line for every frame |
 | `target_1_boxes.txt`, `target_1_confidence.value` | its boxes and scores in the VOT text format |
@@ -77,13 +77,13 @@ def _runs(process: str) -> bool:
 class ResultsFolder:
     """Writes results frame by frame into a folder beside `folder`, which takes its place in `close`.
 
-    Raises DataError with cause and cure when writing fails; nothing is then left but what was there before.
+    Raises DataError with cause and fix when writing fails; nothing is then left but what was there before.
     """
 
     def __init__(
         self, folder: Path, targets: int, fps: float, video: bool = True, replace: bool = False
     ) -> None:
-        """targets: how many. fps: frames a second of the overlay video. video: whether to write that.
+        """targets: how many. fps: of the overlay video. video: whether to write that.
 
         replace: whether results that `folder` holds already may go.
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Frame:
 class Source:
     """An open source.
 
-    name: for the names of results. fps: frames a second of a video made from it. length: how many frames
+    name: for the names of results. fps: of a video made from it. length: how many frames
     `frames` is expected to give, None where that is not known. frames: close it to let go of the device or
     file; it is empty where a video ends before its first frame.
     """
@@ -50,14 +50,14 @@ class Source:
     name: str
     fps: float
     length: int | None
-    frames: Iterator[Frame]
+    frames: Generator[Frame, None, None]
 
 
 def open_source(place: str, start: int = 1, end: int | None = None) -> Source:
     """Open `place`: a path, or a camera's number where no file has that name.
 
     start, end: the first and last frame to give, counted from 1. Raises InputError for a range that cannot
-    be, DataError with cause and cure for a source that is missing or holds nothing to see.
+    be, DataError with cause and fix for a source that is missing or holds nothing to see.
     """
     if start < 1 or (end is not None and end < start):
         raise InputError(f"--start {start} and --end {end} leave no frame: frames count from 1, and the end "
@@ -87,8 +87,8 @@ def _open_folder(folder: Path, start: int, end: int | None) -> Source:
         raise DataError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
     if not files:
         endings = " ".join(sorted(IMAGE_SUFFIXES))
-        cure = f"the folder {below[0]} has some" if below else f"these endings count: {endings}"
-        raise DataError(f"{folder}: no images in this folder; {cure}.")
+        fix = f"the folder {below[0]} has some" if below else f"these endings count: {endings}"
+        raise DataError(f"{folder}: no images in this folder; {fix}.")
     chosen = files[start - 1 : end]
     if not chosen:
         raise DataError(f"{folder}: has {len(files)} images, so there is none to start with at {start}.")
@@ -135,7 +135,7 @@ def _open_video(path: Path, start: int, end: int | None) -> Source:
     return Source(path.stem, _fps(capture), length, _video_frames(capture, start, end, total or 0))
 
 
-def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total: int) -> Iterator[Frame]:
+def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total: int) -> Generator[Frame, None, None]:
     """A failure to grab is the end of the video, or a damaged frame if good ones follow before `total`."""
     given = number = 0
     with _released(capture):
@@ -145,11 +145,15 @@ def _video_frames(capture: cv2.VideoCapture, start: int, end: int | None, total:
                 if number >= total:
                     return
                 continue
-            decoded, image = capture.retrieve() if number >= start else (False, None)
+            image = _rgb(*capture.retrieve()) if number >= start else None
             yield from (Frame(lost, "", None) for lost in range(max(given + 1, start), number))
             given = number
             if number >= start:
-                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+                yield Frame(number, "", image)
+
+
+def _rgb(decoded: bool, image: np.ndarray | None) -> np.ndarray | None:
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded and image is not None else None
 
 
 def _is_text(path: Path) -> bool:
@@ -190,7 +194,7 @@ def _open_camera(index: int, start: int, end: int | None) -> Source:
 
 def _camera_frames(
     capture: cv2.VideoCapture, index: int, start: int, end: int | None
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     number = failures = 0
     with _released(capture):
         while end is None or number < end:
@@ -200,7 +204,7 @@ def _camera_frames(
             if failures == CAMERA_PATIENCE:
                 raise DataError(f"Camera {index} gives no more frames: was it unplugged?")
             if number >= start:
-                yield Frame(number, "", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if decoded else None)
+                yield Frame(number, "", _rgb(decoded, image))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from tracker_ar.errors import CheckpointError
 from tracker_ar.weights.pickle_values import (
@@ -36,7 +36,7 @@ from tracker_ar.weights.pickle_values import (
     quote,
 )
 
-Sliceable = Union[bytes, mmap.mmap]
+Sliceable: TypeAlias = "bytes | mmap.mmap"
 
 # Longer than any real one (a few hundred kB): bounds the time and memory that a made-up file can cost.
 MAX_PICKLE_BYTES = 4 << 20

@@ -29,8 +29,8 @@ class Slot:
     what builds the network, 'module:function' or 'module:function:CONFIGURATION'. published, link, page: for the
     weights that users install, the file's published name, where it can be had (empty: from its authors only) and the
     page that says so. layout: the digest (`layout_of`) of the keys and shapes that the tracker needs; None for the
-    project's own. prefix: stands before the network's keys, but not before the published file's. unneeded: pattern of keys that may be
-    there or not. actor: tells apart files with the same keys: what the file says under 'actor_type'.
+    project's own. prefix: stands before the network's keys, but not before the published file's. unneeded: pattern of
+    keys that may be there or not. actor: tells apart files with the same keys: what the file says under 'actor_type'.
     """
 
     kind: str

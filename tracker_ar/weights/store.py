@@ -110,7 +110,7 @@ def load_into(module: torch.nn.Module, source: str | os.PathLike[str] | Checkpoi
                 raise CheckpointError(f"{quote(key)} should be {own[key].dtype}, but is {tensor.dtype}")
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.path} does not fit {what or type(module).__name__}: {error}. "
-                              "Use the checkpoint that was made for this network.") from error
+                              "Use the checkpoint of this network.") from error
     module.load_state_dict({**own, **fitting})
 
 
@@ -133,7 +133,7 @@ def _check_shapes(found: Shapes, expected: Shapes, slot: Slot | None = None) -> 
             raise CheckpointError(f"{quote(key)} should have the shape {shape}, but has {found[key]}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a network, from the network itself; none where there is no such network (yet)."""
     from torch.overrides import TorchFunctionMode
@@ -142,7 +142,7 @@ def _expected_shapes(slot: Slot) -> dict[str, tuple[int, ...]]:
         """Leaves out the random numbers, and so the time and memory that they take. (On the device 'meta' torch loads
         its compiler first, which takes seconds.)"""
 
-        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_function__(self, function, types, args=(), kwargs=None):
             kwargs = kwargs or {}
             draws = getattr(function, "__name__", "").endswith(("normal_", "uniform_"))
             return [*args, *kwargs.values()][0] if draws else function(*args, **kwargs)
@@ -197,7 +197,7 @@ def install(paths: Iterable[str | os.PathLike], directory: str | os.PathLike | N
     """Install downloads of the authors' checkpoints: recognise by keys and shapes, check, convert, put in place.
 
     force: replace files that are there. All of `paths` are checked before the first is written. Raises
-    `CheckpointError` with cause and cure. Takes about twice the memory of one network's weights.
+    `CheckpointError` with cause and fix. Takes about twice the memory of one network's weights.
     """
     from tracker_ar.weights.containers import read_checkpoint
 
@@ -268,7 +268,7 @@ def _is_there(slot: Slot, target: Path, source: Path) -> bool:
     sound = problem_with(slot, target.parent) is None
     if sound and read_header(target)[1].get("source_sha256") == _sha256(source):
         return True
-    raise CheckpointError(f"{target} is there already and was not made from {source}; "
+    raise CheckpointError(f"{target} is there already and does not come from {source}; "
                           "add --force to replace it.")
 
 

@@ -67,8 +67,8 @@ def open_dataset(name: str, data: Path, places: Mapping[str, Path] | None = None
     elsewhere = (places or {}).get(name)
     root = data / entry.folder if elsewhere is None else elsewhere
     if not root.is_dir():
-        cure = f"unpack it there, or say where it is with --dataset {name}=FOLDER"
-        raise DataError(f"{root}: no such folder for the data set {name!r}; {cure}")
+        fix = f"unpack it there, or say where it is with --dataset {name}=FOLDER"
+        raise DataError(f"{root}: no such folder for the data set {name!r}; {fix}")
     return entry.open(root)
 
 

@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -42,5 +43,5 @@ def cached_index(
         pass
     index = build(source)
     with contextlib.suppress(OSError), replacement(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **index)
+        np.savez(file, **cast("dict[str, Any]", index))
     return index

@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from tracker_ar.errors import DataError
 
 LIST_NAME = "list.txt"

@@ -90,7 +90,7 @@ def degrade(pixels: np.ndarray, change: Degradation) -> np.ndarray:
         pixels = cv2.add(pixels, (window * factor).astype(np.int16), dtype=cv2.CV_8U)
     if change.quality is not None:
         _, code = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, change.quality])
-        pixels = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        pixels = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
     return pixels
 
 

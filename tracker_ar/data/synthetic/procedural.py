@@ -1,7 +1,7 @@
 """Sequences that the project renders itself: textured scenes with exact masks, the same on every machine.
 
 Each shows one difficulty (deformation, occlusion, change of scale with rotation, articulated motion) in front
-of a moving textured background on which a look-alike of the target wanders.
+of a moving textured background on which a distractor wanders.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ class Scene:
     brightness: Callable[[float], float] = lambda t: 1.0
 
 
-def made_scenes() -> list[Scene]:
+def synthetic_scenes() -> list[Scene]:
     """Every scene, ready to be rendered."""
     return [_deforming(), _occluded(), _scaled(), _articulated()]
 
 
-def write_made_sequences(folder: Path) -> list[str]:
+def write_synthetic_sequences(folder: Path) -> list[str]:
     """Render every scene into ``folder`` in the VOT layout, over earlier renderings; returns the names."""
-    scenes = made_scenes()
+    scenes = synthetic_scenes()
     for scene in scenes:
         _write_scene(scene, folder / scene.name)
     return [scene.name for scene in scenes]

@@ -220,7 +220,7 @@ def _slot(pieces: list[_Piece], size: int) -> Slot:
     height, width = (max(piece.shape[axis] for piece in pieces) for axis in range(2))
     pixels = np.zeros((count, height, width, 3), np.uint8)
     alpha = np.zeros((count, height, width), np.uint8)
-    drawn = [_places([piece.bounds[axis :: 2] for piece in pieces], size) for axis in (1, 0)]
+    drawn = [_places([(piece.bounds[axis], piece.bounds[axis + 2]) for piece in pieces], size) for axis in (1, 0)]
     tables = np.tile(np.arange(256), (count, 3, 1))
     bends = np.zeros((count, 2, _BEND_CELLS, _BEND_CELLS), np.float32)
     cells = np.full(count, _BEND_CELLS, np.float32)

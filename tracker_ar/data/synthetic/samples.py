@@ -140,7 +140,7 @@ def _visible_scene(
     sampler: SceneSampler, rng: np.random.Generator, frames: int
 ) -> tuple[Scene, list[np.ndarray]]:
     """Draw scenes until the target can be seen in every frame; the last one drawn must do at the end."""
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         scene = sampler.sample(rng, frames)
         found = [scene.target_box(frame) for frame in range(frames)]
         if all(share > _LEAST_VISIBLE and min(box[2:]) >= _SMALLEST_BOX for box, share in found):

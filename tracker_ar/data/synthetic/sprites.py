@@ -75,8 +75,8 @@ def _cut(
     rows = slice(max(0, y0 - _MARGIN), min(height, y1 + _MARGIN))
     columns = slice(max(0, x0 - _MARGIN), min(width, x1 + _MARGIN))
     # A border of transparent pixels keeps the outline closed where the object touches its image's edge.
-    crop = cv2.copyMakeBorder(pixels[rows, columns], *[_MARGIN] * 4, cv2.BORDER_REPLICATE)
-    alpha = cv2.copyMakeBorder(mask[rows, columns] * 255, *[_MARGIN] * 4, cv2.BORDER_CONSTANT)
+    crop = cv2.copyMakeBorder(pixels[rows, columns], _MARGIN, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_REPLICATE)
+    alpha = cv2.copyMakeBorder(mask[rows, columns] * 255, _MARGIN, _MARGIN, _MARGIN, _MARGIN, cv2.BORDER_CONSTANT)
     shrink = MAX_SIDE / max(crop.shape[:2])
     if shrink < 1.0:
         size = (max(8, round(crop.shape[1] * shrink)), max(8, round(crop.shape[0] * shrink)))
@@ -93,8 +93,8 @@ def _cut(
 def _blob(side: int, rng: np.random.Generator) -> np.ndarray:
     """A closed shape that fills most of a side x side square: round or angular, around its middle."""
     corners = int(rng.integers(3, 12))
-    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-    radii = rng.uniform(0.45, 1.0, corners)
+    angles: np.ndarray = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    radii: np.ndarray = rng.uniform(0.45, 1.0, corners)
     if rng.random() < 0.6:
         fine = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         orders = np.arange(1, 6)
@@ -115,7 +115,7 @@ def _blob(side: int, rng: np.random.Generator) -> np.ndarray:
 
 def _inner_affine(side: int, rng: np.random.Generator) -> np.ndarray:
     scale = rng.uniform(0.25, 0.6)
-    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 360), scale)
+    matrix = np.asarray(cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 360), scale), np.float64)
     matrix[:, 2] += rng.uniform(-0.22, 0.22, 2) * side
     return matrix
 

@@ -24,7 +24,7 @@ export async function call(method, path, body) {
   return answer;
 }
 
-// Sends files in one request. `progress` is told the share sent, 0 to 1; `signal` cancels.
+// Sends files in one request. `progress` is told the fraction sent, 0 to 1; `signal` cancels.
 export function upload(files, progress, signal) {
   const parts = [];
   for (const file of files) {

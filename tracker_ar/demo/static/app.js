@@ -20,7 +20,7 @@ const KEEP_ALIVE = 5 * 60 * 1000; // milliseconds; the server forgets what nobod
 
 const stage = new Stage($("stage"), {
   boxes: () => render(),
-  full: () => say(`That is the most: ${state.server.limits.targets} targets.`),
+  full: () => say(`No more than ${state.server.limits.targets} targets.`),
   press: () => { if (state.phase === "camera") attempt(freeze); },
 });
 const player = new Player(stage, { scrub: $("scrub"), scores: $("scores"), changed: () => render() });
@@ -67,7 +67,7 @@ async function openFiles(list) {
   const { bytes, frames } = state.server.limits;
   const size = files.reduce((sum, file) => sum + file.size, 0);
   if (size > bytes) {
-    throw new Error(`That is ${megabytes(size)}, more than the ${megabytes(bytes)} that are taken. Choose a `
+    throw new Error(`That is ${megabytes(size)}, more than the limit of ${megabytes(bytes)}. Choose a `
                     + "shorter video, or start alpharefine demo with a larger --max-upload.");
   }
   if (files.length > frames) throw new Error(`${files.length} images are too many: ${frames} at most.`);
@@ -89,10 +89,10 @@ async function openFiles(list) {
   }
 }
 
-function showProgress(share) {
-  $("progress-bar").value = share;
-  const percent = Math.floor(100 * share);
-  $("progress-text").textContent = share < 1 ? `Sending, ${percent} %` : "Looking into it …";
+function showProgress(fraction) {
+  $("progress-bar").value = fraction;
+  const percent = Math.floor(100 * fraction);
+  $("progress-text").textContent = fraction < 1 ? `Sending, ${percent} %` : "Reading it …";
 }
 
 async function openExample(name) {

@@ -1,4 +1,4 @@
-// Masks in COCO's uncompressed run-length form: runs down the columns, beginning with background.
+// Masks in uncompressed COCO RLE: runs down the columns, beginning with background.
 
 const FILL = 96; // opacity of the inside, of 255
 const EDGE = 2; // width of the outline on the screen, pixels

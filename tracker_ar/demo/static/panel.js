@@ -54,7 +54,7 @@ function hint({ phase, paused, results }, drawn, live) {
     draw: drawn
       ? "Adjust the box, draw more of them, or start." + (live ? " Keep the target about where it is." : "")
       : "Drag a box around what you want to follow. Several boxes follow several targets.",
-    tracking: paused ? "Paused. Look back with the slider, or go on."
+    tracking: paused ? "Paused. Look back with the slider, or continue."
       : `Following${live ? " the camera" : ""}. Look back with the slider at any time.`,
     saving: "Putting the result together …",
     done: results ? "Done. Play it, look at single frames, compare box and mask." : "Ended.",
@@ -73,7 +73,7 @@ function renderTargets(drawing, stage, player) {
     const meter = item.querySelector(".meter");
     meter.hidden = drawing;
     meter.setAttribute("aria-valuenow", score);
-    meter.style.setProperty("--share", drawing ? 0 : target.score);
+    meter.style.setProperty("--fraction", drawing ? 0 : target.score);
     item.querySelector("button").hidden = !drawing;
     item.classList.toggle("selected", drawing && index === stage.selected);
   });
@@ -102,7 +102,7 @@ function targetItem(index, stage) {
 function renderNumbers({ phase, paused }, player) {
   const playing = phase === "tracking" ? !paused : player.playing;
   $("play").dataset.shows = playing ? "pause" : "play";
-  $("play").setAttribute("aria-label", playing ? "Pause" : phase === "tracking" ? "Go on" : "Play");
+  $("play").setAttribute("aria-label", playing ? "Pause" : phase === "tracking" ? "Continue" : "Play");
   $("play").disabled = phase === "saving";
   $("number").textContent = player.current;
   $("total").textContent = ` / ${player.total}`;
@@ -111,5 +111,5 @@ function renderNumbers({ phase, paused }, player) {
   $("fps").textContent = speed ? (1000 / speed).toFixed(1) : "–";
   const frame = player.frame;
   $("badge").hidden = frame?.state !== "repeated";
-  $("badge").textContent = `Not usable: the result before it stands. ${frame?.problem ?? ""}`;
+  $("badge").textContent = `Not usable: the previous result stands. ${frame?.problem ?? ""}`;
 }

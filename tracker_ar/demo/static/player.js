@@ -59,7 +59,7 @@ export class Player {
     return Math.max(expected, this.last, this.first);
   }
 
-  // Milliseconds a frame, the median of the last ones; undefined before there are any.
+  // Milliseconds per frame, the median of the last ones; undefined before there are any.
   speed() {
     const recent = this.frames.filter(({ state }) => state === "tracked").slice(-RECENT);
     const times = recent.map(({ milliseconds }) => milliseconds).sort((a, b) => a - b);
