@@ -21,11 +21,11 @@ _CERTAIN = 0.99
 class JudgeSettings:
     """found, lost: scores from which the target counts as found, and under which as lost.
 
-    base_weight, refiner_weight, caution: of the base tracker's score and the refiner's in the logarithm of the odds, and
-    what is taken off it: both are fooled by the same look-alikes. agreement:
-    overlap of the refiner's box with the box around its mask, quality: expected overlap of the mask, from which on the
-    refiner's box begins to be believed, and where it wholly is. pull: share of the way from the last size to one that is
-    wholly believed; most_growth: of a side within a frame, either way, before that.
+    base_weight, refiner_weight, caution: of the base tracker's score and the refiner's in the logarithm of the odds,
+    and what is taken off it: both are fooled by the same look-alikes. agreement: overlap of the refiner's box with the
+    box around its mask, quality: expected overlap of the mask, from which on the refiner's box begins to be believed,
+    and where it wholly is. pull: fraction of the way from the last size to one that is wholly believed; most_growth: of
+    a side within a frame, either way, before that.
     """
 
     found: float = 0.9

@@ -1,7 +1,7 @@
 """The base tracker of `lite`: a target filter learned online on an ImageNet backbone finds the target.
 
-How large the target is it does not say: its box has the size that was last fed back. What a frame may teach is therefore
-decided when its box is fed back (`correct`), after the refiner has looked.
+How large the target is it does not say: its box has the size that was last fed back. What a frame may teach is
+therefore decided at the end of a frame (`settle`), after the refiner has looked.
 
 Boxes and centres are in continuous coordinates: pixel i covers [i, i + 1).
 """
@@ -76,8 +76,8 @@ class Region:
 
 @dataclass(frozen=True)
 class LiteResult(BaseResult):
-    """box: of the last size, where the score map peaks. score: that the target is there, calibrated. evidence: what that
-    rests on."""
+    """box: of the last size, where the score map peaks. score: that the target is there, calibrated. evidence: what
+    that rests on."""
 
     evidence: Evidence
 

@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PresenceSettings:
-    """weights: of 1, peak and rival in the logarithm of the odds that the peak is the target. neighborhood: target sizes
-    that are masked out before the second peak is sought. hard_negative: rival from which the filter learns at once.
-    stay: how much less a peak counts that is far from the last place, 0 to 1; reach: standard deviation of being near, in
-    target sizes."""
+    """weights: of 1, peak and rival in the logarithm of the odds that the peak is the target. neighborhood: target
+    sizes that are masked out before the second peak is sought. hard_negative: rival from which the filter learns at
+    once. stay: how much less a peak counts that is far from the last place, 0 to 1; reach: standard deviation of being
+    near, in target sizes."""
 
     weights: tuple[float, float, float] = (-2.2, 11.0, 0.0)
     neighborhood: float = 2.0
@@ -72,8 +72,8 @@ def presence(evidence: Evidence, settings: PresenceSettings) -> float:
 
 
 def _vertex(line: np.ndarray, index: int) -> float:
-    """Where the parabola through a maximum and its neighbours has its vertex, relative to the maximum, in cells; 0 where
-    it is none."""
+    """Where the parabola through a maximum and its neighbours has its vertex, relative to the maximum, in cells; 0
+    where it is none."""
     if not 0 < index < len(line) - 1:
         return 0.0
     before, middle, after = (float(line[index + step]) for step in (-1, 0, 1))

@@ -9,8 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """patience: frames after a loss in which the target is expected where it was. growth: of the search region from then
-    on. scan_after: frames after which every second search is somewhere else in the image."""
+    """patience: frames after a loss in which the target is expected where it was. growth: of the search region from
+    then on. scan_after: frames after which every second search is somewhere else in the image."""
 
     patience: int = 2
     growth: float = 1.5

@@ -74,7 +74,7 @@ class Embedding(nn.Module):
 
 
 def stacked(backbone: Mapping[str, Tensor]) -> Tensor:
-    """Both of the backbone's maps as one at stride 16, (N, C, h, w): four cells of the finer one lie over each other."""
+    """Both of the backbone's maps as one at stride 16, (N, C, h, w): four cells of the finer one over each other."""
     return torch.cat((F.pixel_unshuffle(backbone["layer2"], 2), backbone["layer3"]), dim=1)
 
 

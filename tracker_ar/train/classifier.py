@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tracker_ar.data.clips import by_collection, open_clips
 from tracker_ar.data.synthetic.library import ImageLibrary
-from tracker_ar.data.mixture import FrameSampling, Mixture
+from tracker_ar.data.mixture import Mixture
 from tracker_ar.data.training_samples import Augmentation, MixedSequences, SequenceSource, SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.engine.inference import prepare_for_inference

@@ -71,8 +71,8 @@ class LiteLoop:
 
 
 class TrueBoxes:
-    """In the place of a refiner: the true box of `frame` wherever the base tracker's overlaps with it, so that what goes
-    wrong is the base tracker's doing."""
+    """In the place of a refiner: the true box of `frame` wherever the base tracker's overlaps with it, so that what
+    goes wrong is the base tracker's doing."""
 
     frame: Frame
 
@@ -148,7 +148,7 @@ def closed_loop(name: str, frames: list[Frame], tracker: Tracker) -> Run:
 
 def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]]:
     """Every frame from the true box of the frame before: whether the score map's peak lies in the true box, overlaps
-    with the true box of the base tracker's box, of the refiner's, of the judge's and of the one that stays as it was."""
+    with the true box of the base tracker's box, of the refiner's, of the judge's and of the one that stays."""
     loop.start(frames[0].image, frames[0].box, frames[0].mask)
     rows = []
     for before, frame in zip(frames, frames[1:]):
