@@ -81,7 +81,7 @@ def test_scanned_regions_cover_the_image_from_near_to_far() -> None:
 BOX, REFINED = np.array([10.0, 10.0, 40.0, 40.0]), np.array([12.0, 8.0, 44.0, 38.0])
 
 
-def refinement(box: np.ndarray = REFINED, presence: float = 0.95, quality: float = 0.8, masked: np.ndarray = REFINED):
+def refinement(box: np.ndarray = REFINED, presence: float = 0.99, quality: float = 0.8, masked: np.ndarray = REFINED):
     return Refinement(box, mask_from_box(masked, (100, 100)), 0.9, presence=presence, quality=quality)
 
 
