@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region
+
+
+class State(str, Enum):
+    """What is known of a target after a frame."""
+
+    FOUND = "found"
+    UNCERTAIN = "uncertain"
+    LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -21,12 +30,14 @@ class Prediction:
     mask: (H, W) uint8 {0, 1}, C-contiguous, of the image's size; may be empty.
     score: confidence of the base tracker, 0 to 1; of the refiner, where the base tracker gives none.
     probabilities: (H, W) float32, of the target, from which the mask was made; None where there are none.
+    state: None from trackers that do not say it. Of a lost target the mask is empty and the box the last one.
     """
 
     box: np.ndarray
     mask: np.ndarray
     score: float
     probabilities: np.ndarray | None = None
+    state: State | None = None
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,16 @@ class Refinement:
     mask: (H, W) uint8 {0, 1}, C-contiguous; None from a refiner without a mask branch.
     score: confidence, 0 to 1: for a mask the mean probability of its pixels, 0 where it is empty.
     probabilities: (H, W) float32, from which the mask was made; None where there is no mask.
+    presence: the probability that the target is where was looked; quality: the expected overlap of the mask with the
+    target, 0 to 1. None from a refiner that does not judge itself.
     """
 
     box: np.ndarray
     mask: np.ndarray | None
     score: float
     probabilities: np.ndarray | None = None
+    presence: float | None = None
+    quality: float | None = None
 
 
 class Tracker(Protocol):
@@ -80,6 +95,22 @@ def single(found: Prediction | list[Prediction]) -> Prediction:
     return prediction
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What is believed of a target after a frame. box: (4,) float64 x, y, w, h in image pixels, from which the base
+    tracker goes on. score: that the target is there, 0 to 1. trusted: whether the refined box is believed."""
+
+    state: State
+    box: np.ndarray
+    score: float
+    trusted: bool
+
+    @property
+    def learns(self) -> bool:
+        """Whether the frame teaches."""
+        return self.state is State.FOUND and self.trusted
+
+
 class BaseTracker(Protocol):
     """One engine for all targets: it holds networks and settings and does not change while it tracks.
 
@@ -97,6 +128,14 @@ class BaseTracker(Protocol):
 
     def correct(self, target: Any, box: np.ndarray) -> None:
         """Continue from this box, (4,) x, y, w, h, instead of from the one last returned."""
+
+
+@runtime_checkable
+class FedBack(BaseTracker, Protocol):
+    """A base tracker that waits for what the refiner says before it learns."""
+
+    def settle(self, target: Any, found: BaseResult, refined: Refinement | None) -> Verdict:
+        """End a frame of a target. found: what `track` said. refined: what the refiner made of it, None without one."""
 
 
 class Refiner(Protocol):

@@ -2,14 +2,15 @@
 
 The order of one frame: the base tracker's box is clipped to the image, and the refiner makes a mask or a better box
 from it. What goes back to the base tracker is the clipped base box in the VOT2020 real-time entry, and the clipped
-refined box in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`).
+refined box in Alpha-Refine's scripts for LaSOT, TrackingNet and GOT-10k (`Profile.feedback`). A base tracker that
+is `FedBack` is told both boxes and decides itself which of them it goes on from.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast, overload
 
 import numpy as np
@@ -19,7 +20,9 @@ from tracker_ar.engine.fallback import announce, is_out_of_memory
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
-from tracker_ar.prediction import BaseResult, BaseTracker, Prediction, Refinement, Refiner, without_overlap
+from tracker_ar.prediction import (
+    BaseResult, BaseTracker, FedBack, Prediction, Refinement, Refiner, State, without_overlap
+)
 from tracker_ar.profile import Profile
 
 CPU = torch.device("cpu")
@@ -151,10 +154,27 @@ class AlphaRefineTracker:
         predictions = []
         for target, result, box, refinement in zip(targets, found, boxes, refined):
             prediction = self._prediction(frame, result, box, refinement)
-            target.box = clip_box(prediction.box, frame.size, self.profile.minimum_side)
-            self.base.correct(target.base, target.box)
+            if isinstance(self.base, FedBack):
+                prediction = self._settled(frame, target, result, refinement, prediction)
+            else:
+                target.box = clip_box(prediction.box, frame.size, self.profile.minimum_side)
+                self.base.correct(target.base, target.box)
             predictions.append(prediction)
         return predictions
+
+    def _settled(
+        self, frame: Frame, target: _Target, found: BaseResult, refined: Refinement | None, prediction: Prediction
+    ) -> Prediction:
+        """The prediction as the base tracker sees it, which goes on from its own choice of both boxes."""
+        assert isinstance(self.base, FedBack)
+        verdict = self.base.settle(target.base, found, refined)
+        target.box = clip_box(verdict.box, frame.size, self.profile.minimum_side)
+        if verdict.state is State.LOST:
+            return Prediction(target.box, np.zeros_like(prediction.mask), verdict.score, state=State.LOST)
+        box = target.box
+        if refined is not None and verdict.trusted:
+            box = clip_box(refined.box, frame.size, self.profile.minimum_side)
+        return replace(prediction, box=box, score=verdict.score, state=verdict.state)
 
     def _prediction(
         self, frame: Frame, found: BaseResult, box: np.ndarray, refined: Refinement | None

@@ -76,6 +76,8 @@ BASES: Mapping[str, Part] = {
                        ("super_dimp",), scores="LaSOT 63.1, TrackingNet 78.1, OTB 70.1"),
     "lite_dimp": Part("SuperDiMP, scaled down", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:LITE",
                       ("lite_super_dimp",)),
+    "lite_base": Part("DiMP's classifier on EfficientNet-Lite0", "tracker_ar.base.lite:LiteTracker",
+                      "tracker_ar.base.lite:LITE", ("lite_base",), minimum_side=4.0),
     "dimp50": Part("DiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_50", ("dimp50",),
                    scores="VOT2018 EAO 0.440, LaSOT 56.9, TrackingNet 74.0, OTB 68.4"),
     "dimp18": Part("DiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_18", ("dimp18",),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker_ar.errors import InputError
-from tracker_ar.train.recipes import RECIPES, BaseRecipe, RefinerRecipe
+from tracker_ar.train.recipes import RECIPES, BaseRecipe, ClassifierRecipe, RefinerRecipe
 
 _SHOWN = 32
 
@@ -45,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where a data set is, if not under --data; repeatable (lasot, got10k, got10k-val, coco, ...)",
     )
     parser.add_argument("--out", type=Path, help="folder for checkpoint, log and weights")
+    parser.add_argument(
+        "--cache", type=Path, help="lite-classifier: folder of cached features (default: features/ in --out)"
+    )
     parser.add_argument(
         "--show", type=Path, metavar="FILE.png", help="do not train: write a picture of some batches"
     )
@@ -152,13 +155,21 @@ def _half(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def _task(
-    args: argparse.Namespace, recipe: BaseRecipe | RefinerRecipe, half: torch.dtype | None, share: Share
+    args: argparse.Namespace,
+    recipe: BaseRecipe | RefinerRecipe | ClassifierRecipe,
+    half: torch.dtype | None,
+    share: Share,
 ) -> Task:
     from tracker_ar.train.base import BaseTask
+    from tracker_ar.train.classifier import ClassifierTask
     from tracker_ar.train.refiner import RefinerTask
     from tracker_ar.train.supply import supply
 
     places = _places(args.dataset)
+    if isinstance(recipe, ClassifierRecipe):
+        if args.show is not None or share.count > 1:
+            raise InputError(f"{recipe.name} learns from cached features: no --show, and in one process only")
+        return ClassifierTask(recipe, args.data, places, args.cache or args.out / "features", args.seed)
     train, validation, summary = supply(recipe, args.data, places, args.renderer == "torch")
     if share.leads:
         print(summary, flush=True)

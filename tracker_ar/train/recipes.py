@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from tracker_ar.data.mixture import FrameSampling
 from tracker_ar.data.synthetic.scenes import SceneSettings
 from tracker_ar.data.training_samples import Augmentation, SequenceGeometry
 from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
 from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig
+from tracker_ar.models.lite_base import LITE_BASE, LiteBaseConfig
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,63 @@ class BaseRecipe:
         )
 
 
-RECIPES: dict[str, RefinerRecipe | BaseRecipe] = {
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """The meta-learning of DiMP on features of a frozen backbone, which are computed once.
+
+    Attributes:
+        train_frames, test_frames: of one sample; drawn from the frames of a cached sequence.
+        cached_frames: of one cached sequence, with the jitters of train and of test frames.
+        scene_count, clip_count: cached sequences of each folder of images and of the clips; weights say how often one
+            of them is drawn.
+        validation_share: of held-out sequences, against those of training.
+        stranger_weight: of frames that do not show the target.
+    """
+
+    name: str
+    schedule: Schedule
+    batch_size: int
+    train_frames: int = 3
+    test_frames: int = 4
+    cached_frames: tuple[int, int] = (3, 4)
+    image_size: int = 224
+    search_factor: float = 4.375
+    centre_jitter: tuple[float, float] = (3.0, 3.8)
+    scale_jitter: tuple[float, float] = (0.25, 0.4)
+    max_gap: int = 60
+    scene_count: int = 1100
+    scene_weight: float = 0.3
+    clip_count: int = 500
+    clip_weight: float = 0.4
+    validation_share: float = 0.04
+    hinge_threshold: float = 0.05
+    final_weight: float = 100.0
+    initial_weight: float = 100.0
+    between_weight: float = 400.0
+    stranger_weight: float = 0.3
+    scenes: SceneSettings = field(default_factory=SceneSettings)
+    network: LiteBaseConfig = LITE_BASE
+    kind: str = "lite_base"
+
+    @property
+    def frames(self) -> int:
+        """Of one sample."""
+        return self.train_frames + self.test_frames
+
+    @property
+    def geometry(self) -> SequenceGeometry:
+        """The search regions of this recipe."""
+        return SequenceGeometry(
+            self.cached_frames, self.image_size, self.search_factor, self.centre_jitter, self.scale_jitter
+        )
+
+    @property
+    def sampling(self) -> FrameSampling:
+        """Which frames of a clip make a cached sequence."""
+        return FrameSampling(*self.cached_frames, max_gap=self.max_gap, shortest=15)
+
+
+RECIPES: dict[str, RefinerRecipe | BaseRecipe | ClassifierRecipe] = {
     "lite-refiner": RefinerRecipe(
         name="lite-refiner",
         schedule=Schedule(learning_rate=1.2e-3, weight_decay=0.02),
@@ -148,6 +206,15 @@ RECIPES: dict[str, RefinerRecipe | BaseRecipe] = {
         batch_size=4,
         backbone_rate=0.5,
         scenes=SceneSettings(real_share=0.4, region_share=0.1, copy_share=0.45, clutter=1.0),
+    ),
+    # The base tracker of lite: an ImageNet backbone as it is, and a classifier on top of it.
+    "lite-classifier": ClassifierRecipe(
+        name="lite-classifier",
+        schedule=Schedule(learning_rate=1e-3, weight_decay=0.02, warmup_steps=100, average_decay=0.998),
+        batch_size=12,
+        scenes=SceneSettings(
+            real_share=0.45, region_share=0.1, copy_share=0.5, clutter=1.0, occluder_share=0.3, part_share=0.3
+        ),
     ),
     # SuperDiMP as published. Source of all values that name no other: visionml/pytracking,
     # ltr/train_settings/dimp/super_dimp.py. Starts from a ResNet-50 trained on ImageNet (--backbone).

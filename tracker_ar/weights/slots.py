@@ -88,6 +88,7 @@ SLOTS = (
                _drive("1qOQRfaRMbQ2nmgX1NFjoQHfXOAn609QM"), f"{ALPHA_REFINE}/tree/vot2020/AlphaRefine_submit",
                "4672dd7f80f846435951fb17eb253493228b0ca6fd151f8cfaab354c4fa4bf19", _UNUSED_STAGES),
     Slot("lite_super_dimp", "tracker_ar.models.dimp:build_dimp:SUPER_DIMP_LITE"),
+    Slot("lite_base", "tracker_ar.models.lite_base:build_lite_base:LITE_BASE"),
     Slot("lite_mask_refiner", "tracker_ar.models.alpha_refine:build_mask_refiner:MASK_REFINER_LITE"),
     _published("dimp18", "tracker_ar.models.dimp:build_dimp:DIMP_18", "dimp18.pth",
                _drive("1MAjrRJDCbL0DSjUKFyDkUuYS1-cYBNjk"), PYTRACKING,

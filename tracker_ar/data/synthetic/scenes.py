@@ -13,11 +13,15 @@ from tracker_ar.data.synthetic.sprites import Sprite, cut_object, draw_sprite
 
 _SMALLEST_SIDE, _LARGEST_SIDE = 22.0, 200.0
 _LARGEST_ENLARGEMENT = 1.6
+_SMALLEST_PART = 150  # pixels
 
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """How scenes are drawn; shares are probabilities, motion is relative to the size of things."""
+    """How scenes are drawn; shares are probabilities, motion is relative to the size of things.
+
+    part_share: of the objects of whole images that are cut down to a part of them, as a head on a body.
+    """
 
     real_share: float = 0.5
     region_share: float = 0.3
@@ -26,6 +30,7 @@ class SceneSettings:
     occluder_share: float = 0.25
     elastic_share: float = 0.5
     target_relight: float = 0.25
+    part_share: float = 0.0
 
 
 class SceneSampler:
@@ -62,13 +67,18 @@ class SceneSampler:
         mask = self.library.mask_of(cutout, of_regions) * 255
         height, width = mask.shape
         x0, y0, x1, y1 = cutout.box
+        area = cutout.area
+        # Without parts nothing is drawn for them, so that samples stay what they were.
+        if self.settings.part_share > 0 and not of_regions and rng.random() < self.settings.part_share:
+            mask, (x0, y0, x1, y1) = _part(mask, cutout.box, rng)
+            area = np.count_nonzero(mask)
         centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
         matrices = np.stack([_shake(centre, (height, width), rng) for _ in range(frames)])
         layers = [
             Layer([image] * frames, None, matrices),
             Layer(None, [mask] * frames, matrices, is_target=True),
         ]
-        side = float(np.sqrt(cutout.area))
+        side = float(np.sqrt(area))
         places = np.einsum("nij,j->ni", matrices, np.append(centre, 1.0))[:, :2]
         path = _Path(places, np.full(frames, side), np.ones(frames), np.zeros(frames))
         if rng.random() < 0.5 * self.settings.copy_share:
@@ -231,6 +241,24 @@ def _placement(
     if perspective is not None:
         tilt[2, :2] = perspective
     return rotate @ shape @ tilt @ back
+
+
+def _part(
+    mask: np.ndarray, box: tuple[int, int, int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """What of an object's mask lies in a random window of its box x0, y0, x1, y1, and the box of that; the whole where
+    the window holds too little. Half of the windows are at the upper end, where heads are."""
+    x0, y0, x1, y1 = box
+    shares = rng.uniform((0.4, 0.2), (0.9, 0.5))
+    width, height = (max(8, round(share * side)) for share, side in zip(shares, (x1 - x0, y1 - y0)))
+    left = x0 + int(rng.integers(0, max(1, x1 - x0 - width + 1)))
+    top = y0 if rng.random() < 0.5 else y0 + int(rng.integers(0, max(1, y1 - y0 - height + 1)))
+    part = np.zeros_like(mask)
+    part[top : top + height, left : left + width] = mask[top : top + height, left : left + width]
+    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+    if np.count_nonzero(part) < _SMALLEST_PART:
+        return mask, box
+    return part, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def _shake(centre: np.ndarray, frame_size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
