@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -151,7 +151,7 @@ def make_small(name: str, seed: int = 0) -> AlphaRefineTracker:
     return AlphaRefineTracker(base, refiner, profile)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _engines(name: str) -> AlphaRefineTracker:
     return make_small(name)
 
