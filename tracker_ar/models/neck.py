@@ -60,19 +60,29 @@ class CorrelationNeck(nn.Module):
     pool_size: the target is pooled to pool_size x pool_size cells, each of which becomes one correlation
     channel.
     stride: image pixels per feature cell.
+    embedding: None: features are correlated as they are, which suits rectified ones; or (channels of the features,
+    channels to correlate): they are projected first, and directions alone count, so that correlations lie within -1
+    and 1.
     """
 
-    def __init__(self, pool_size: int, stride: int = 16) -> None:
+    def __init__(self, pool_size: int, stride: int = 16, embedding: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.pool_size = pool_size
         self.stride = stride
+        self.embed: nn.Sequential | None = None
+        if embedding is not None:
+            self.embed = nn.Sequential(nn.Conv2d(*embedding, 1, bias=False), nn.BatchNorm2d(embedding[1]))
         self.channel_attention = ChannelAttention(pool_size * pool_size)
         self.spatial_attention = NonLocalBlock(pool_size * pool_size)
         # Correlations sum hundreds of products of rectified features. Training starts with one small gate
         # for all channels, because gates drawn at random from values this large would be saturated for good.
         nn.init.normal_(self.channel_attention.fc1.weight, std=0.01)
         nn.init.zeros_(self.channel_attention.fc2.weight)
-        nn.init.constant_(self.channel_attention.fc2.bias, -4.0)
+        nn.init.constant_(self.channel_attention.fc2.bias, -4.0 if embedding is None else 0.0)
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """What is correlated of features (N, C, h, w): those themselves, or directions (N, E, h, w)."""
+        return features if self.embed is None else F.normalize(self.embed(features), dim=1)
 
     def reference_kernel(self, features: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Tensor:
         """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in image pixels -> (N, C, p, p).
@@ -82,17 +92,23 @@ class CorrelationNeck(nn.Module):
         """
         corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)[:, None]
         size = (self.pool_size, self.pool_size)
-        kernel = prroi_pool_boxes(features, corners, size, 1.0 / self.stride)[:, 0]
+        kernel = prroi_pool_boxes(self.embedded(features), corners, size, 1.0 / self.stride)[:, 0]
+        if self.embed is not None:
+            kernel = F.normalize(kernel, dim=1)
         if masks is None:
             return kernel
         coarse = F.avg_pool2d(masks, MASK_STRIDE)
         return kernel * prroi_pool_boxes(coarse, corners, size, 1.0 / MASK_STRIDE)[:, 0]
 
     def correlate(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """Inner products of target cells and search cells: (N, p * p, h, w), target cells row by row."""
+        """Inner products of target cells and embedded search cells: (N, p * p, h, w), target cells row by row."""
         target_cells = kernel.flatten(2).transpose(1, 2)
         return (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
 
     def forward(self, kernel: Tensor, features: Tensor) -> Tensor:
         """kernel (N or 1, C, p, p), search features (N, C, h, w) -> fused (N, p * p, h, w)."""
-        return self.spatial_attention(self.channel_attention(self.correlate(kernel, features)))
+        return self.fused(kernel, self.embedded(features))
+
+    def fused(self, kernel: Tensor, embedded: Tensor) -> Tensor:
+        """The same from embedded search features."""
+        return self.spatial_attention(self.channel_attention(self.correlate(kernel, embedded)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker_ar.errors import InputError
-from tracker_ar.train.recipes import RECIPES, BaseRecipe, RefinerRecipe
+from tracker_ar.train.recipes import RECIPES, BaseRecipe, PooledRefinerRecipe, RefinerRecipe
 
 _SHOWN = 32
 
@@ -46,6 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for checkpoint, log and weights")
     parser.add_argument(
         "--show", type=Path, metavar="FILE.png", help="do not train: write a picture of the first batches"
+    )
+    parser.add_argument(
+        "--pool", type=Path, help="lite-refiner: folder for the backbone's features, 6 GB (default: OUT/pool)"
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="number of steps (resuming is exact)")
@@ -156,11 +159,26 @@ def _task(
     from tracker_ar.train.supply import supply
 
     places = _places(args.dataset)
+    if isinstance(recipe, PooledRefinerRecipe):
+        return _pooled_task(args, recipe, places, share)
     train, validation, summary = supply(recipe, args.data, places, args.renderer == "torch")
     if share.leads:
         print(summary, flush=True)
     kind = RefinerTask if isinstance(recipe, RefinerRecipe) else BaseTask
     return kind(recipe, train, validation, args.seed, half, args.backbone, share)
+
+
+def _pooled_task(
+    args: argparse.Namespace, recipe: PooledRefinerRecipe, places: dict[str, Path], share: Share
+) -> Task:
+    from tracker_ar.train.pooled_refiner import PooledRefinerTask
+    from tracker_ar.train.supply import supply_crops
+
+    train, validation, summary = supply_crops(recipe, args.data, places)
+    if share.leads:
+        print(summary, flush=True)
+    pool = args.pool or (args.out or args.show.parent) / "pool"
+    return PooledRefinerTask(recipe, train, validation, pool, args.seed, args.backbone, share)
 
 
 def _places(pairs: list[str]) -> dict[str, Path]:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tracker_ar.data.datasets.catalogue import open_dataset
+from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
 from tracker_ar.data.library import ImageLibrary
 from tracker_ar.data.sampling import FrameSampling, Mixture
 from tracker_ar.data.sources import MixedPairs, MixedSequences, SyntheticSource
 from tracker_ar.data.synthetic import SceneSampler
+from tracker_ar.data.target_crops import MixedCrops, SceneCrops, VideoCrops
 from tracker_ar.errors import InputError
-from tracker_ar.train.recipes import BaseRecipe, DataMix, RefinerRecipe
+from tracker_ar.train.recipes import BaseRecipe, DataMix, PooledRefinerRecipe, RefinerRecipe
 from tracker_ar.train.rendered import RenderedSource
 
 Source = SyntheticSource | MixedPairs | MixedSequences
@@ -41,6 +43,30 @@ def supply(
     mixtures = [_open(shares, data, places) for shares in (recipe.data.sets, recipe.data.validation)]
     summary = f"training: {mixtures[0]}\nvalidation: {mixtures[1]}"
     return _mixed(recipe, recipe.data, mixtures[0]), _mixed(recipe, recipe.data, mixtures[1]), summary
+
+
+def supply_crops(
+    recipe: PooledRefinerRecipe, data: Path, places: Mapping[str, Path]
+) -> tuple[MixedCrops, MixedCrops, str]:
+    """Sources of training and of validation crops: videos with masks, laid out as YouTube-VOS and named `clips` or under
+    `data`, and scenes from the folder of annotated images `data`; and a line that says what they hold.
+
+    Raises:
+        DataError: something is missing or not in the layout expected.
+    """
+    folder = places.get("clips", data / "videos")
+    videos = [YouTubeVOS(folder, split=split) for split in ("train", "validation")]
+    images = [ImageLibrary(data, split) for split in ("train", "validation")]
+    counts = [
+        f"{len({name for name, *_ in clips.objects})} clips with {len(clips)} objects, {len(library.images)} images"
+        for clips, library in zip(videos, images)
+    ]
+    sources = []
+    for clips, library, held_out in zip(videos, images, (False, True)):
+        parts = VideoCrops(clips, augment=not held_out, stayed=held_out), SceneCrops(SceneSampler(library, recipe.scenes))
+        share = 0.6 if held_out else recipe.video_share
+        sources.append(MixedCrops(parts, (share, 1.0 - share)))
+    return sources[0], sources[1], f"training: {counts[0]}\nheld out: {counts[1]}"
 
 
 def _open(shares: tuple[tuple[str, float], ...], data: Path, places: Mapping[str, Path]) -> Mixture:
