@@ -47,12 +47,12 @@ class PackedConvolution(nn.Conv2d):
     one's size; any other batch goes the plain way, since a layout can be many times slower for another size.
     """
 
-    def __init__(self, convolution: nn.Conv2d, rectify: bool) -> None:
-        """rectify: whether a rectifier follows that is to be done here."""
+    def __init__(self, convolution: nn.Conv2d, rectify: bool, highest: float | None = None) -> None:
+        """rectify: whether a rectifier follows that is to be done here; highest: the value it ends at, if any."""
         nn.Module.__init__(self)
         self.__dict__.update({name: value for name, value in vars(convolution).items() if not name.startswith("_")})
         self.weight, self.bias = convolution.weight, convolution.bias
-        self.rectify = rectify
+        self.rectify, self.highest = rectify, highest
         self._made_for: torch.Size | None = None
         self._parts: dict[tuple[int, int], PackedConvolution] = {}
 
@@ -103,18 +103,18 @@ class PackedConvolution(nn.Conv2d):
         return self._fused
 
     def _plainly(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-        return _finished(super().forward(x), added, rectify)
+        return self._finished(super().forward(x), added, rectify)
 
     def _as_product(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
         """Of one cell each."""
         cells = x[0, :, :: self.stride[0], :: self.stride[1]].permute(1, 2, 0)
         rows = cells.reshape(-1, self.in_channels)
         result = rows @ self._matrix if self.bias is None else torch.addmm(self.bias, rows, self._matrix)
-        return _finished(result.view(1, *cells.shape[:2], -1).permute(0, 3, 1, 2), added, rectify)
+        return self._finished(result.view(1, *cells.shape[:2], -1).permute(0, 3, 1, 2), added, rectify)
 
     def _by_winograd(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
         result = self._winograd(x)
-        return _finished(result.clone() if self.bias is None else result + self.bias[:, None, None], added, rectify)
+        return self._finished(result.clone() if self.bias is None else result + self.bias[:, None, None], added, rectify)
 
     def _fused(self, x: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
         """By the operators that torch's own compiler calls."""
@@ -122,14 +122,18 @@ class PackedConvolution(nn.Conv2d):
         shape = self.padding, self.stride, self.dilation, self.groups
         # Each of the two operators has its own word for nothing.
         if added is None:
+            if rectify and self.highest is not None:
+                return run(x, self._packed, self.bias, *shape, "hardtanh", [0.0, self.highest], "")
             return run(x, self._packed, self.bias, *shape, "relu" if rectify else "none", [], "")
         return run.binary(x, added, self._packed, self.bias, *shape, "add", 1.0, "relu" if rectify else None, [], "")
 
 
-def _finished(result: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
-    if added is not None:
-        result.add_(added)
-    return result.relu_() if rectify else result
+    def _finished(self, result: Tensor, added: Tensor | None, rectify: bool) -> Tensor:
+        if added is not None:
+            result.add_(added)
+        if rectify and self.highest is not None:
+            return result.clamp_(0.0, self.highest)
+        return result.relu_() if rectify else result
 
 
 def can_pack(convolution: nn.Conv2d) -> bool:
@@ -156,6 +160,7 @@ def _packing_works() -> bool:
         pairs = (
             (fused(x, added, True), F.relu(result + added)), (fused(x, added, False), result + added),
             (fused(x, None, False), result),
+            (PackedConvolution(convolution, rectify=False, highest=0.1)._fusing(x)(x, None, True), result.clamp(0.0, 0.1)),
         )
         return all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in pairs)
     except (RuntimeError, AttributeError, TypeError):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tracker_ar.models.convolution import PackedConvolution
+
 # Of the networks that the published weights were trained with.
 _NORM_EPS, _NORM_MOMENTUM = 1e-3, 0.01
 STEM_CHANNELS = 32
@@ -49,8 +51,11 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, channels, H / stride, W / stride)."""
-        hidden = x if self.expand is None else self.expand(x)
-        result = self.project(self.depthwise(hidden))
+        hidden = self.depthwise(x if self.expand is None else self.expand(x))
+        last = self.project[0]
+        if self.has_shortcut and isinstance(last, PackedConvolution):
+            return last(hidden, x)
+        result = self.project(hidden)
         return result.add_(x) if self.has_shortcut else result
 
 

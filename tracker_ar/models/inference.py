@@ -46,8 +46,9 @@ def _pack(module: nn.Module) -> None:
     for (name, child), next_child in zip(children, following):
         if not (isinstance(child, nn.Conv2d) and can_pack(child)):
             continue
-        rectify = isinstance(module, nn.Sequential) and isinstance(next_child, nn.ReLU)
-        setattr(module, name, PackedConvolution(child, rectify))
+        rectify = isinstance(module, nn.Sequential) and isinstance(next_child, (nn.ReLU, nn.ReLU6))
+        highest = next_child.max_val if rectify and isinstance(next_child, nn.ReLU6) else None
+        setattr(module, name, PackedConvolution(child, rectify, highest))
         if rectify:
             position = next(key for key, other in module.named_children() if other is next_child)
             setattr(module, position, nn.Identity())

@@ -169,7 +169,7 @@ class MaskRefiner(nn.Module):
         or zeros where nothing is known.
         """
         embedded = self.neck.embedded(stages[CORRELATION_STAGE])
-        scores = [self.neck.fused(target.kernel, embedded)]
+        scores = [self.neck(target.kernel, embedded)]
         score = None
         if self.target_model is not None:
             score = self.target_model.score(target.weights, stages)

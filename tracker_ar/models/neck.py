@@ -105,10 +105,6 @@ class CorrelationNeck(nn.Module):
         target_cells = kernel.flatten(2).transpose(1, 2)
         return (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
 
-    def forward(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """kernel (N or 1, C, p, p), search features (N, C, h, w) -> fused (N, p * p, h, w)."""
-        return self.fused(kernel, self.embedded(features))
-
-    def fused(self, kernel: Tensor, embedded: Tensor) -> Tensor:
-        """The same from embedded search features."""
+    def forward(self, kernel: Tensor, embedded: Tensor) -> Tensor:
+        """kernel (N or 1, C, p, p), embedded search features (N, C, h, w) -> fused (N, p * p, h, w)."""
         return self.spatial_attention(self.channel_attention(self.correlate(kernel, embedded)))

