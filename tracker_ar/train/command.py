@@ -50,6 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pool", type=Path, help="lite-refiner: folder for the backbone's features, 6 GB (default: OUT/pool)"
     )
+    parser.add_argument(
+        "--check", type=Path, metavar="WEIGHTS", help="do not train: validate a file of weights on the held-out data"
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int, help="number of steps (resuming is exact)")
     budget.add_argument("--minutes", type=float, help="minutes of training time, over all runs into --out")
@@ -101,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
     with joined(args.device) as (share, device):
         half = _half(args.precision, device)
         task = _task(args, recipe, half, share)
+        if args.check is not None:
+            _check(task, args.check)
+            return 0
         if args.show is not None:
             _show(task, recipe.batch_size, args.show)
             return 0
@@ -115,7 +121,7 @@ def _plan(args: argparse.Namespace) -> tuple:
     from tracker_ar.train.loop import Budget
 
     recipe = RECIPES[args.recipe]
-    if (args.show is None) == (args.out is None):
+    if args.check is None and (args.show is None) == (args.out is None):
         raise InputError("say where to write: --out FOLDER to train, or --show FILE.png to look at batches")
     if args.batch is not None:
         recipe = dataclasses.replace(recipe, batch_size=args.batch)
@@ -124,13 +130,22 @@ def _plan(args: argparse.Namespace) -> tuple:
     if small or args.workers < 0 or (args.minutes is not None and args.minutes <= 0):
         raise InputError(f"{', '.join(small) or '--workers or --minutes'} must be positive")
     steps, samples = args.steps, recipe.schedule.samples
-    if args.show is not None:
+    if args.show is not None or args.check is not None:
         steps = 1
     elif steps is None and args.minutes is None:
         if samples is None:
             raise InputError(f"say how long to train {recipe.name}: --steps or --minutes")
         steps = samples // recipe.batch_size
     return recipe, Budget(steps, args.minutes)
+
+
+def _check(task: Task, weights: Path) -> None:
+    """Print what the validation measures of a file of weights."""
+    from tracker_ar.checkpoints import load_into
+
+    load_into(task.network, weights)
+    for name, value in task.validate(task.network.eval()).items():
+        print(f"{name:<20}{value:.4f}")
 
 
 def _show(task: Task, batch_size: int, path: Path) -> None:
@@ -178,7 +193,7 @@ def _pooled_task(
     train, validation, summary = supply_crops(recipe, args.data, places)
     if share.leads:
         print(summary, flush=True)
-    pool = args.pool or (args.out or args.show.parent) / "pool"
+    pool = args.pool or (args.out or Path.cwd()) / "pool"
     return PooledRefinerTask(recipe, train, validation, pool, args.seed, args.backbone, share)
 
 

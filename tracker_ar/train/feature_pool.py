@@ -29,7 +29,7 @@ class PoolSettings:
     shards: int = 8
     targets: int = 250
     first: int = 2
-    steps: int = 120
+    steps: int = 200
 
     def available(self, step: int) -> int:
         """How many shards a step draws from."""

@@ -172,7 +172,7 @@ RECIPES: dict[str, RefinerRecipe | PooledRefinerRecipe | BaseRecipe] = {
     "lite-refiner": PooledRefinerRecipe(
         name="lite-refiner",
         schedule=Schedule(learning_rate=1e-3, weight_decay=0.02, average_decay=0.998),
-        batch_size=16,
+        batch_size=8,
         scenes=SceneSettings(real_share=0.45, region_share=0.2),
     ),
     "lite-base": BaseRecipe(
