@@ -5,7 +5,7 @@ Every crop shows twice a box in each direction, so that this box always takes th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol
@@ -231,6 +231,20 @@ class MixedCrops:
         """Of one of the sources."""
         shares = np.array(self.weights) / sum(self.weights)
         return self.sources[rng.choice(len(self.sources), p=shares)].crops(rng, size)
+
+
+class Deferred:
+    """A source that is made when it is first asked: a pool that is complete needs none of it."""
+
+    def __init__(self, make: Callable[[], CropSource]) -> None:
+        self._make = make
+        self._source: CropSource | None = None
+
+    def crops(self, rng: np.random.Generator, size: int) -> TargetCrops:
+        """Of the source."""
+        if self._source is None:
+            self._source = self._make()
+        return self._source.crops(rng, size)
 
 
 def place_without(mask: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:

@@ -26,7 +26,7 @@ class PoolSettings:
     """shards: how many there are in the end, of `targets` targets each; `first` of them before the first step, another
     one every `steps` steps."""
 
-    shards: int = 8
+    shards: int = 5
     targets: int = 250
     first: int = 2
     steps: int = 200

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tracker_ar.data.datasets.catalogue import open_dataset
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
-from tracker_ar.data.library import ImageLibrary
+from tracker_ar.data.library import ImageLibrary, in_split, read_index
 from tracker_ar.data.sampling import FrameSampling, Mixture
 from tracker_ar.data.sources import MixedPairs, MixedSequences, SyntheticSource
 from tracker_ar.data.synthetic import SceneSampler
-from tracker_ar.data.target_crops import MixedCrops, SceneCrops, VideoCrops
+from tracker_ar.data.target_crops import Deferred, MixedCrops, SceneCrops, VideoCrops
 from tracker_ar.errors import InputError
 from tracker_ar.train.recipes import BaseRecipe, DataMix, PooledRefinerRecipe, RefinerRecipe
 from tracker_ar.train.rendered import RenderedSource
@@ -55,18 +55,22 @@ def supply_crops(
         DataError: something is missing or not in the layout expected.
     """
     folder = places.get("clips", data / "videos")
-    videos = [YouTubeVOS(folder, split=split) for split in ("train", "validation")]
-    images = [ImageLibrary(data, split) for split in ("train", "validation")]
-    counts = [
-        f"{len({name for name, *_ in clips.objects})} clips with {len(clips)} objects, {len(library.images)} images"
-        for clips, library in zip(videos, images)
-    ]
-    sources = []
-    for clips, library, held_out in zip(videos, images, (False, True)):
-        parts = VideoCrops(clips, augment=not held_out, stayed=held_out), SceneCrops(SceneSampler(library, recipe.scenes))
+    index = read_index(data)
+    sources, summaries = [], []
+    for split in ("train", "validation"):
+        videos = YouTubeVOS(folder, split=split)
+        clips = {name for name, *_ in videos.objects}
+        images = sum(in_split(entry["name"], split) for entry in index)
+        summaries.append(f"{split}: {len(clips)} clips with {len(videos)} objects, {images} images")
+        held_out = split == "validation"
         share = 0.6 if held_out else recipe.video_share
+        parts = VideoCrops(videos, augment=not held_out, stayed=held_out), Deferred(_scenes(data, split, recipe))
         sources.append(MixedCrops(parts, (share, 1.0 - share)))
-    return sources[0], sources[1], f"training: {counts[0]}\nheld out: {counts[1]}"
+    return sources[0], sources[1], "\n".join(summaries)
+
+
+def _scenes(data: Path, split: str, recipe: PooledRefinerRecipe) -> Callable[[], SceneCrops]:
+    return lambda: SceneCrops(SceneSampler(ImageLibrary(data, split), recipe.scenes))
 
 
 def _open(shares: tuple[tuple[str, float], ...], data: Path, places: Mapping[str, Path]) -> Mixture:
