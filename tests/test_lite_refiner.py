@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from training_data import make_folder
 
 import tracker_ar.train.pooled_refiner as pooled_refiner
+from tracker_ar.checkpoints import load_into
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
 from tracker_ar.data.library import ImageLibrary
 from tracker_ar.data.synthetic import SceneSampler
@@ -27,6 +29,7 @@ from tracker_ar.models.efficientnet_lite import STAGES, EfficientNetLite
 from tracker_ar.models.mask_refiner import LEVELS, MASK_REFINER_LITE, MaskRefiner, box_masks, build_mask_refiner
 from tracker_ar.profiles import LITE
 from tracker_ar.refine import Refiner
+from tracker_ar.train import command
 from tracker_ar.train.feature_pool import FeaturePool, PoolSettings
 from tracker_ar.train.loop import Budget, Trainer
 from tracker_ar.train.losses import box_loss, box_overlap, judgement_loss
@@ -293,6 +296,28 @@ def make_task(
 
 
 class TestTraining:
+    def test_the_command_trains_shows_and_checks(
+        self, published: Path, clips: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(pooled_refiner, "_VALIDATION_TARGETS", 5)
+        recipe = replace(
+            RECIPES["lite-refiner"], batch_size=2, pool=PoolSettings(shards=1, targets=2, first=1),
+            network=replace(MASK_REFINER_LITE, input_size=64),
+        )
+        monkeypatch.setitem(command.RECIPES, "lite-refiner", recipe)
+        parser = argparse.ArgumentParser()
+        command.configure(parser)
+        common = ["lite-refiner", "--data", str(folder), "--dataset", f"clips={clips}", "--backbone", str(published)]
+        common += ["--device", "cpu", "--pool", str(tmp_path / "pool")]
+        weights, sheet = tmp_path / "out" / "lite_mask_refiner.safetensors", tmp_path / "sheet.png"
+        for more in (["--out", str(tmp_path / "out"), "--steps", "1"], ["--show", str(sheet)], ["--check", str(weights)]):
+            assert command.run(parser.parse_args(common + more)) == 0
+        load_into(build_mask_refiner(MASK_REFINER_LITE), weights)
+        picture = cv2.imread(str(sheet))
+        assert all((picture == colour).all(2).sum() > 100 for colour in ((0, 220, 255), (120, 255, 0)))
+        assert "iou_from_box" in capsys.readouterr().out
+
     def test_a_pool_is_kept_and_refuses_other_contents(self, task: PooledRefinerTask) -> None:
         task.pool.grow(1)
         rows = [(0, 0), (0, 2)]

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="lite: a folder with index.json, images/, masks/; vot2020: the folder that holds the data sets "
+        help="lite: a folder with index.json, images/, masks/, and for lite-refiner videos/ as YouTube-VOS; vot2020: the folder that holds the data sets "
         "as LaSOT, GOT-10k, TrackingNet, COCO, YouTube-VOS, MSRA10K, DUTS, ECSSD, HKU-IS",
     )
     parser.add_argument(
@@ -41,7 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER",
         action="append",
         default=[],
-        help="where a data set is, if not under --data; repeatable (lasot, got10k, got10k-val, coco, ...)",
+        help="where a data set is, if not under --data; repeatable (lasot, got10k, got10k-val, coco, ...; clips: the "
+        "videos of lite-refiner)",
     )
     parser.add_argument("--out", type=Path, help="folder for checkpoint, log and weights")
     parser.add_argument(
@@ -152,8 +153,14 @@ def _show(task: Task, batch_size: int, path: Path) -> None:
     """Batches of the end of the training, where crops have their final size."""
     import torch
 
-    from tracker_ar.train.contact_sheet import write_sheet
+    from tracker_ar.train.contact_sheet import write_crop_sheet, write_sheet
+    from tracker_ar.train.pooled_refiner import PooledRefinerTask
 
+    if isinstance(task, PooledRefinerTask):
+        targets = task.pool.examples(_SHOWN // 2)
+        write_crop_sheet(targets, path)
+        print(f"{path}: {len(targets)} targets of {task.name}")
+        return
     steps = range(max(1, _SHOWN // batch_size))
     write_sheet([task.batch(step, 1.0).to(torch.device("cpu")) for step in steps], path)
     print(f"{path}: {len(steps) * batch_size} samples of {task.name}")

@@ -107,11 +107,18 @@ class FeaturePool:
             torch.from_numpy(masks).view(-1, self.size, self.size), torch.from_numpy(boxes),
         )
 
+    def examples(self, count: int) -> list[TargetCrops]:
+        """The first targets of the first shard, made anew."""
+        return [self._crops(0, index) for index in range(count)]
+
+    def _crops(self, number: int, index: int) -> TargetCrops:
+        return self.source.crops(np.random.default_rng((self.seed, number, index)), self.size)
+
     def _make(self, number: int, path: Path) -> None:
         stages: dict[str, list[np.ndarray]] = {}
         crops: list[TargetCrops] = []
         for index in range(self.targets_per_shard):
-            found = self.source.crops(np.random.default_rng((self.seed, number, index)), self.size)
+            found = self._crops(number, index)
             crops.append(found)
             for name, value in self.extract(torch.from_numpy(found.pixels)).items():
                 stages.setdefault(name, []).append(value.permute(0, 2, 3, 1).half().numpy())
