@@ -108,9 +108,9 @@ class PooledRefinerRecipe:
     scenes: SceneSettings = field(default_factory=SceneSettings)
     video_share: float = 0.3
     frozen_share: float = 0.7
-    backbone_rate: float = 0.1
+    backbone_rate: float = 0.3
     box_share: float = 0.35
-    self_share: float = 0.15
+    self_share: float = 0.2
     absent_share: float = 0.2
     absent_weight: float = 0.3
     score_weight: float = 0.2
