@@ -228,14 +228,16 @@ def test_segmentation_waits_for_nothing(
     network = prepared(build_mask_refiner, config)
     images = torch.empty(1, 3, 256, 256, device=META)
     side = config.pool_size
-    kernel = torch.empty(1, network.feature_extractor.channels["layer3"], side, side, device=META)
+    width = config.embedding or network.feature_extractor.channels["layer3"]
+    kernel = torch.empty(1, width, side, side, device=META)
     weights = None if config.target_model is None else torch.empty(1, sum(config.target_model) + 1, device=META)
     segment(network, images, kernel, weights)
     request.getfixturevalue("no_lists")
     with NoWaiting():
-        probabilities, stages = segment(network, images, kernel, weights)
+        probabilities, stages, corners, judgement = segment(network, images, kernel, weights)
     assert probabilities.shape == (1, 1, 256, 256)
     assert set(stages) == (set() if config.target_model is None else {"layer1", "layer2", "layer3"})
+    assert corners is None or (corners.shape == (1, 4) and judgement.shape == (1, 2))
 
 
 @torch.no_grad()

@@ -119,7 +119,7 @@ REFINERS: Mapping[str, Part] = {
 # Names of their own: name -> (base tracker, refiner, published scores).
 NAMED: Mapping[str, tuple[str, str, str]] = {
     "vot2020": ("super_dimp", "vot2020", "VOT2020 EAO 0.493, real time 0.499"),
-    "lite": ("lite_dimp", "lite", ""),
+    "lite": ("lite_base", "lite", ""),
 }
 # Scores of other combinations, by name.
 PUBLISHED: Mapping[str, str] = {
