@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from tracker_ar.train.closed_loop import closed_loop, frames_of, strangers, summary, teacher_forced
+    from tracker_ar.evaluate.closed_loop import closed_loop, frames_of, strangers, summary, teacher_forced
 
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
@@ -114,7 +114,7 @@ def _lite(args: argparse.Namespace) -> object:
     from tracker_ar.base.lite import LITE, LiteTracker
     from tracker_ar.engine.runner import Runner
     from tracker_ar.models.lite_base import build_lite_base
-    from tracker_ar.train.closed_loop import LiteLoop, TrueBoxes
+    from tracker_ar.evaluate.closed_loop import LiteLoop, TrueBoxes
     from tracker_ar.weights.store import checkpoint_dir, load_into
     from tracker_ar.zoo import build_refiner
 
@@ -127,7 +127,7 @@ def _lite(args: argparse.Namespace) -> object:
 def _nano(folder: Path) -> object:
     import cv2
 
-    from tracker_ar.train.closed_loop import OpenCVLoop
+    from tracker_ar.evaluate.closed_loop import OpenCVLoop
 
     parameters = cv2.TrackerNano_Params()
     parameters.backbone = str(folder / "v2_nanotrack_backbone_sim.onnx")
