@@ -42,11 +42,13 @@ from tracker_ar.places import CHECKPOINTS_VARIABLE  # noqa: E402
 from tracker_ar.speed.stages import REST, StageMeter  # noqa: E402
 from tracker_ar.trace import listening  # noqa: E402
 
-REFINING = {"refiner crop", "refiner backbone", "correlation", "branch selector", "box head", "corner head", "target model",
-            "mask head", "paste back", "target model update"}
+REFINING = {"refiner crop", "refiner backbone", "correlation", "branch selector", "box head", "corner head",
+            "target model", "mask head", "paste back", "target model update"}
 UNSEEDED = {"mil"}
 PATIENCE = 3600.0  # seconds: for the server of one tracker
-COLUMNS = ("tracker", "first frame", "base", "refiner", "unnamed", "slowest", "longest stage of the base", "TraX = track")
+COLUMNS = (
+    "tracker", "first frame", "base", "refiner", "unnamed", "slowest", "longest stage of the base", "TraX = track",
+)
 
 
 def everything() -> list[str]:
@@ -154,11 +156,14 @@ def row(
         tracked, watched = through_track(name, images, box, weights, clock)
     except Exception as error:  # the other trackers are of interest all the same
         return [name, f"FAILED: {type(error).__name__}: {str(error):.300}"], False
-    base = [sum(seconds for stage, seconds in frame.items() if stage not in REFINING | {REST}) for frame in watched.frames]
+    base = [
+        sum(seconds for stage, seconds in frame.items() if stage not in REFINING | {REST}) for frame in watched.frames
+    ]
     refiner = [sum(frame.get(stage, 0.0) for stage in REFINING) for frame in watched.frames]
     rest = [frame.get(REST, 0.0) for frame in watched.frames]
     whole = [sum(frame.values()) for frame in watched.frames]
-    totals = {stage: sum(frame.get(stage, 0.0) for frame in watched.frames) for frame in watched.frames for stage in frame}
+    stages = {stage for frame in watched.frames for stage in frame}
+    totals = {stage: sum(frame.get(stage, 0.0) for frame in watched.frames) for stage in sorted(stages)}
     longest = max((stage for stage in totals if stage not in REFINING | {REST}), key=totals.__getitem__, default="-")
     share = f"{longest} {totals.get(longest, 0.0) / sum(whole):.0%}"
     times = [watched.first, *map(np.median, (base, refiner, rest)), max(whole)]
@@ -195,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--processor-time", action="store_true",
                         help="time of all threads on the processor instead of the clock's: for a busy machine")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="to write the recipe's weights to, and to keep them")
+    parser.add_argument("--weights", type=Path, metavar="DIR",
+                        help="to write the recipe's weights to, and to keep them")
     parser.add_argument("--models", type=Path, metavar="DIR", help="with the ONNX files of OpenCV's trackers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)

@@ -85,10 +85,13 @@ def test_bad_input_changes_nothing(name: str) -> None:
     bad_frames = [images[0][:-1], np.zeros((0, 0, 3), np.uint8), np.full((HEIGHT, WIDTH, 3), np.nan), None]
     bad_regions = [np.zeros((HEIGHT, WIDTH), np.uint8), (WIDTH, 10, 20, 20), (10, 10, 0, 20), (10, np.nan, 5, 20)]
     for image, frame, region, wanted in zip(images[1:], bad_frames, bad_regions, expected, strict=True):
-        for wrong in (lambda: tracker.track(frame), lambda: tracker.initialize(image, region),
-                      lambda: tracker.add(image, region), lambda: tracker.correct(0, (1, 2, 0, 4))):
+        wrongs = (
+            (tracker.track, frame), (tracker.initialize, image, region), (tracker.add, image, region),
+            (tracker.correct, 0, (1, 2, 0, 4)),
+        )
+        for call, *given in wrongs:
             with pytest.raises(InputError):
-                wrong()
+                call(*given)
         assert same(tracker.track(image), wanted)
 
 

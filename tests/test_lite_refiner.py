@@ -153,7 +153,7 @@ class TestBoxes:
         generator = torch.Generator().manual_seed(1)
 
         def batch() -> tuple[Tensor, Tensor]:
-            start, extent = 4 + 20 * torch.rand(16, 2, generator=generator), 4 + 20 * torch.rand(16, 2, generator=generator)
+            start, extent = (4 + 20 * torch.rand(16, 2, generator=generator) for _ in range(2))
             corners = 4 * torch.cat((start, start + extent), 1)
             boxes = torch.cat((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
             shown = F.avg_pool2d(box_masks(boxes, (192, 192)), 4)
@@ -189,7 +189,8 @@ class TestBoxes:
         target = network.learn(images, box)
         torch.testing.assert_close(target.weights, network.learn(images, box, first).weights, rtol=1e-4, atol=1e-5)
         found = network.segment(target, images)
-        assert found.logits.shape == (2, 1, 96, 96) and found.corners.shape == (2, 4) and found.judgement.shape == (2, 2)
+        assert found.logits.shape == (2, 1, 96, 96)
+        assert found.corners.shape == (2, 4) and found.judgement.shape == (2, 2)
 
     def test_a_refinement_has_a_box_and_a_judgement(self) -> None:
         torch.manual_seed(0)
@@ -277,7 +278,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def task(published: Path, clips: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PooledRefinerTask:
+def task(
+    published: Path, clips: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PooledRefinerTask:
     return make_task(published, clips, folder, tmp_path / "pool", monkeypatch)
 
 
@@ -311,7 +314,9 @@ class TestTraining:
         common = ["lite-refiner", "--data", str(folder), "--dataset", f"clips={clips}", "--backbone", str(published)]
         common += ["--device", "cpu", "--pool", str(tmp_path / "pool")]
         weights, sheet = tmp_path / "out" / "lite_mask_refiner.safetensors", tmp_path / "sheet.png"
-        for more in (["--out", str(tmp_path / "out"), "--steps", "1"], ["--show", str(sheet)], ["--check", str(weights)]):
+        for more in (
+            ["--out", str(tmp_path / "out"), "--steps", "1"], ["--show", str(sheet)], ["--check", str(weights)],
+        ):
             assert command.run(parser.parse_args(common + more)) == 0
         load_into(build_mask_refiner(MASK_REFINER_LITE), weights)
         picture = cv2.imread(str(sheet))
@@ -348,7 +353,8 @@ class TestTraining:
         second = Trainer(tasks[1], tmp_path, Budget(steps=4))
         assert [second.train_step() for _ in range(2)] == expected
         changed = {
-            name.split(".")[0] for (name, new), old in zip(second.network.feature_extractor.state_dict().items(), backbone)
+            name.split(".")[0]
+            for (name, new), old in zip(second.network.feature_extractor.state_dict().items(), backbone)
             if not torch.equal(new, old)
         }
         assert changed == {"layer3", "layer4"}

@@ -34,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="lite: a folder with index.json, images/, masks/, and for lite-refiner videos/ as YouTube-VOS; vot2020: the folder that holds the data sets "
+        help="lite: a folder with index.json, images/, masks/, and for lite-refiner videos/ as YouTube-VOS; "
+        "vot2020: the folder that holds the data sets "
         "as LaSOT, GOT-10k, TrackingNet, COCO, YouTube-VOS, MSRA10K, DUTS, ECSSD, HKU-IS",
     )
     parser.add_argument(

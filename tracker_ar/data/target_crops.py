@@ -1,4 +1,5 @@
-"""Crops of one target as the refiner sees them in tracking: exact references, searches around wrong boxes, other places.
+"""Crops of one target as the refiner sees them in tracking: exact references, searches around wrong boxes, other
+places.
 
 Every crop shows twice a box in each direction, so that this box always takes the middle half of it.
 """
@@ -41,7 +42,8 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class TargetCrops:
-    """n crops of one target: pixels uint8 (n, S, S, 3) RGB, masks uint8 {0, 1} (n, S, S), boxes float32 (n, 4) x, y, w, h
+    """n crops of one target: pixels uint8 (n, S, S, 3) RGB, masks uint8 {0, 1} (n, S, S), boxes float32 (n, 4) x, y,
+    w, h
     of the target in pixels of the crop (it may reach beyond; zeros where the target is absent), roles uint8 (n,)."""
 
     pixels: np.ndarray
@@ -248,7 +250,8 @@ class Deferred:
 
 
 def place_without(mask: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """A box, (4,) x, y, w, h, about as large as the target's, whose crop hardly shows it, or None where there is no room.
+    """A box, (4,) x, y, w, h, about as large as the target's, whose crop hardly shows it, or None where there is no
+    room.
 
     mask: uint8 {0, 1} H x W. Half of the boxes lie near the target.
     """

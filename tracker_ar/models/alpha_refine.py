@@ -32,9 +32,9 @@ CORRELATION_STAGE = "layer3"
 class MaskRefinerConfig:
     """Architecture of a mask refiner.
 
-    block: of a residual network, as in `tracker_ar.models.resnet`, or "efficientnet_lite0", which `depths` and `width` do
-    not concern. input_size: side in pixels of the square crops it is made for. target_model: channels of the first three
-    stages that enter a target model learned online, or None to go without one, as the entry does.
+    block: of a residual network, as in `tracker_ar.models.resnet`, or "efficientnet_lite0", which `depths` and `width`
+    do not concern. input_size: side in pixels of the square crops it is made for. target_model: channels of the first
+    three stages that enter a target model learned online, or None to go without one, as the entry does.
     embedding: channels that are correlated, None: those of the stage. boxes: whether there is a box branch and a judge;
     then the network also finds the first mask itself where only a box is given. Both ask for a target model.
     """

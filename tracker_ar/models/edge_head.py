@@ -14,10 +14,11 @@ class EdgeHead(nn.Module):
 
     Alpha-Refine's box branch takes the expectation of two corner heat maps (Yan et al. 2021, section 3.2), of which it
     only uses the marginals along x and y. Here the decoder's features are projected on the axes first, by maximum and
-    mean as the extent of a mask is, and convolved along them: the whole other axis is in view, at a fraction of the cost.
+    mean as the extent of a mask is, and convolved along them: the whole other axis is in view, at a fraction of the
+    cost.
 
-    channels: of the decoder's features; hidden: along the axes, of both together. margin: how many cells an edge may lie
-    outside the crop.
+    channels: of the decoder's features; hidden: along the axes, of both together. margin: how many cells an edge may
+    lie outside the crop.
     """
 
     def __init__(self, channels: int, hidden: int = 96, margin: int = 8) -> None:
@@ -64,7 +65,8 @@ class Judge(nn.Module):
 
     def forward(self, decoded: Tensor, logits: Tensor, score: Tensor, kernel: Tensor, embedded: Tensor) -> Tensor:
         """decoded (N, C, S / 4, S / 4), mask logits (N, 1, S, S), score (N, 1, S / 4, S / 4), kernel (N or 1, E, p, p),
-        embedded search features (N, E, S / 16, S / 16) -> logits (N, 2): that the target is there, of the mask's IoU."""
+        embedded search features (N, E, S / 16, S / 16) -> logits (N, 2): that the target is there, of the mask's
+        IoU."""
         share = torch.sigmoid(F.avg_pool2d(logits, _STRIDE))
         coarse = F.avg_pool2d(share, _STRIDE)
         identity = F.normalize(kernel.mean((2, 3)), dim=1)

@@ -54,7 +54,8 @@ class TargetModel(nn.Module):
     def evidence(self, stages: Mapping[str, Tensor], masks: Tensor) -> Evidence:
         """One frame. stages {name: (N, C, h, w)} of S x S crops; masks (N, 1, S, S), 0 to 1: how much of it is target.
 
-        Target and background count the same, however large they are. In training mode every second cell each way serves.
+        Target and background count the same, however large they are. In training mode every second cell each way
+        serves.
         """
         finest = stages[STAGES[0]].shape[-2:]
         maps = [_enlarged(_precise(self.embed[stage](stages[stage])), finest) for stage in STAGES]

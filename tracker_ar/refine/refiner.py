@@ -42,8 +42,8 @@ class MaskTarget:
 
 @dataclass(frozen=True)
 class _Segmented:
-    """One target in one crop. mask: described by its own box. probabilities (1, 1, S, S) and stages: what may be learned
-    from. refinement: what is reported, with the box of the box branch where there is one."""
+    """One target in one crop. mask: described by its own box. probabilities (1, 1, S, S) and stages: what may be
+    learned from. refinement: what is reported, with the box of the box branch where there is one."""
 
     crop: RefinerCrop
     mask: Refinement
@@ -147,7 +147,9 @@ class SegmentingRefiner:
             with stage("paste back"):
                 pasted = paste_back(probabilities[0, 0].float().cpu().numpy(), crop, frame.size)
                 mask = described(pasted, crop.window, box, self.settings.threshold, self.settings.minimum_part)
-            refinement = mask if corners is None else _with_corners(mask, crop.window, corners, judgement, self.settings.input_size)
+            refinement = mask
+            if corners is not None:
+                refinement = _with_corners(mask, crop.window, corners, judgement, self.settings.input_size)
             results.append(_Segmented(crop, mask, probabilities, stages, refinement))
         return results
 

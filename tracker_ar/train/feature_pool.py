@@ -129,7 +129,8 @@ class FeaturePool:
         # Last, since it makes the shard complete.
         with replacement(path) as temporary, temporary.open("wb") as file:
             np.savez(
-                file, name=self.name, layers=list(stages), masks=masks, boxes=np.concatenate([one.boxes for one in crops]),
+                file, name=self.name, layers=list(stages), masks=masks,
+                boxes=np.concatenate([one.boxes for one in crops]),
                 roles=np.concatenate([one.roles for one in crops]), counts=[len(one.roles) for one in crops],
             )
 
@@ -143,7 +144,9 @@ class FeaturePool:
                 str(name): np.load(self._stage_path(number, str(name)), mmap_mode="r") for name in content["layers"]
             }
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: not a shard of this training's pool ({error}); name another --out folder") from error
+            raise DataError(
+                f"{path}: not a shard of this training's pool ({error}); name another --out folder"
+            ) from error
         self._shards.append(_Shard(stages, content["masks"], content["boxes"]))
         start = 0
         for count in content["counts"].tolist():

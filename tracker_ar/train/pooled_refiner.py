@@ -113,12 +113,14 @@ class PooledRefinerTask:
         size, settings = recipe.network.input_size, recipe.pool
         self.pool = FeaturePool(pool, f"{recipe.name} train", train, extract, settings.targets, size, seed)
         self.validation = FeaturePool(
-            pool / "validation", f"{recipe.name} validation", validation, extract, _VALIDATION_TARGETS, size, VALIDATION_SEED
+            pool / "validation", f"{recipe.name} validation", validation, extract, _VALIDATION_TARGETS, size,
+            VALIDATION_SEED
         )
         self._thawed = False
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The backbone's last stages with a rate of their own, the target model's few numbers without decay, the rest."""
+        """The backbone's last stages with a rate of their own, the target model's few numbers without decay, the
+        rest."""
         backbone = self.network.feature_extractor
         backbone.requires_grad_(False)
         deep = [value for stage in _DEEP for value in backbone.get_submodule(stage).parameters()]
@@ -174,7 +176,8 @@ class PooledRefinerTask:
         return reference, (other.shard, int(rng.choice(other.rows[Role.SEARCH]))), present, start
 
     def loss(self, batch: PooledBatch) -> tuple[Tensor, dict[str, float]]:
-        """Losses of mask, target model's score, box and judgement; `iou`, `box_iou`: means over crops with the target."""
+        """Losses of mask, target model's score, box and judgement; `iou`, `box_iou`: means over crops with the
+        target."""
         recipe, present = self.recipe, batch.present
         outcome = self._forward(self.network, batch, self._thawed)
         found, masks = outcome.found, outcome.masks
@@ -197,7 +200,8 @@ class PooledRefinerTask:
         size = batch.references.masks.shape[-1]
         boxes = batch.references.boxes
         inside = box_masks(boxes, (size, size))
-        known = torch.where((batch.starts == Start.MASK)[:, None, None, None], batch.references.masks[:, None].float(), inside)
+        given = (batch.starts == Start.MASK)[:, None, None, None]
+        known = torch.where(given, batch.references.masks[:, None].float(), inside)
         from_box = batch.starts == Start.BOX
         if from_box.any():
             first = {name: value[from_box] for name, value in references.items()}
@@ -211,7 +215,8 @@ class PooledRefinerTask:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """On held-out targets, crops around wrong boxes: mean IoU of masks from a mask and from a box, of boxes found and
+        """On held-out targets, crops around wrong boxes: mean IoU of masks from a mask and from a box, of boxes found
+        and
         given; around the true boxes of the frame before: of boxes found (`moved`) and given (`stayed`); of the first
         masks; and how well the judge tells crops with the target from those without (area under the ROC curve)."""
         assert isinstance(network, MaskRefiner)

@@ -48,8 +48,8 @@ def supply(
 def supply_crops(
     recipe: PooledRefinerRecipe, data: Path, places: Mapping[str, Path]
 ) -> tuple[MixedCrops, MixedCrops, str]:
-    """Sources of training and of validation crops: videos with masks, laid out as YouTube-VOS and named `clips` or under
-    `data`, and scenes from the folder of annotated images `data`; and a line that says what they hold.
+    """Sources of training and of validation crops: videos with masks, laid out as YouTube-VOS and named `clips` or
+    under `data`, and scenes from the folder of annotated images `data`; and a line that says what they hold.
 
     Raises:
         DataError: something is missing or not in the layout expected.
