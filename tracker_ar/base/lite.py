@@ -22,7 +22,7 @@ from tracker_ar.base.overlap import RandomSource
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
 from tracker_ar.base.searching import SearchSettings, next_search
 from tracker_ar.base.settings import AugmentationSettings, MemorySettings
-from tracker_ar.crops import normalize, sample_patch, search_window
+from tracker_ar.crops import SearchRegion, normalize, sample_patch, search_window
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.lite_base import LITE_BASE, LiteBase, LiteBaseConfig
@@ -153,8 +153,8 @@ class LiteTracker:
         """Find every target in the next frame, of the first frame's size; sizes stay what they were."""
         with stage("base crop"):
             cuts = [self._cut(frame, target) for target in targets]
-            images = [normalize(patch).to(self.runner.device) for _, patch in cuts]
-        note("search regions", [region for region, _ in cuts])
+            images = [normalize(cut.patch).to(self.runner.device) for _, cut in cuts]
+        note("search regions", [cut for _, cut in cuts])
         answers = self.runner.run(search, [(image, target.filter) for image, target in zip(images, targets)])
         with stage("localisation"):
             return [self._localised(target, cut[0], *answer) for target, cut, answer in zip(targets, cuts, answers)]
@@ -214,7 +214,7 @@ class LiteTracker:
                 target.filter, memory.features, memory.targets, iterations, memory.active_weights.to(self.runner.device)
             )
 
-    def _cut(self, frame: Frame, target: LiteTarget) -> tuple[Region, Tensor]:
+    def _cut(self, frame: Frame, target: LiteTarget) -> tuple[Region, SearchRegion]:
         settings, side = self.settings, self._side_of(target.box)
         centre, growth = next_search(target.box, target.lost_frames, frame.size, side, settings.search)
         cut = sample_patch(
@@ -222,7 +222,7 @@ class LiteTracker:
             settings.max_scale_change,
         )
         top, left, bottom, right = cut.coords.tolist()
-        return Region(np.array([left, top, right, bottom], np.float64), settings.input_size), cut.patch
+        return Region(np.array([left, top, right, bottom], np.float64), settings.input_size), cut
 
     def _plain_region(self, frame: Frame, centre: Tensor, scale: np.float32) -> Region:
         """The search region of the first frame's plain sample, in the middle of the one that samples are cut from."""

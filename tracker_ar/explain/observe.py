@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tracker_ar.base.dimp import DiMPTracker
+from tracker_ar.base.lite import LiteTracker
 from tracker_ar.crops import RefinerCrop, SearchRegion
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region
@@ -37,7 +38,8 @@ class Explanation:
     """What the stages made of one frame.
 
     image: (H, W, 3) uint8 RGB. region: what the base tracker saw of it. scores: (h, w) float32, the score
-    map; decision: what was read from it. ascent: None where the target was not found. crop: what the
+    map; decision: what was read from it. ascent: None where the target was not found, and of
+    `lite`, whose refiner gives the box. crop: what the
     refiner saw. correlation: (p * p, h, w) float32, the response of each of p x p cells of the target, row by
     row, at each cell of the crop. refinement: of the box, and the mask with its probabilities, where the refiner makes
     one. threshold: above which a pixel is target. prediction: what the tracker reports.
@@ -82,7 +84,7 @@ def start(tracker: AlphaRefineTracker, image: np.ndarray, region: Region) -> Ref
     """`tracker.initialize(image, region)`, and what it showed to the refiner. Errors as there; InputError for a tracker
     without a refiner, and for a base tracker that is not of the DiMP family."""
     name = tracker.profile.name
-    if not isinstance(tracker.base, DiMPTracker):
+    if not isinstance(tracker.base, (DiMPTracker, LiteTracker)):
         raise InputError(f"The base tracker of {name} has no stages that can be shown: choose one of the DiMP family "
                          "with a refiner, such as lite or dimp50+ar34.")
     if tracker.refiner is None:
@@ -97,7 +99,7 @@ def start(tracker: AlphaRefineTracker, image: np.ndarray, region: Region) -> Ref
 def explain_frame(tracker: AlphaRefineTracker, image: np.ndarray) -> Explanation:
     """Track one frame, as `tracker.track` does, and keep what its stages did. Errors as of `track`.
 
-    The tracker's base must be of the DiMP family, and follow one target.
+    The tracker's base must be of the DiMP family or that of `lite`, and follow one target.
     """
     notes = Notes()
     with listening(notes):
@@ -109,7 +111,7 @@ def explain_frame(tracker: AlphaRefineTracker, image: np.ndarray) -> Explanation
         image=image,
         region=found["search regions"][0],
         scores=target.scores.numpy(),
-        decision=target.decision.value,
+        decision=prediction.state.value if isinstance(tracker.base, LiteTracker) else target.decision.value,
         ascent=_ascent(*found["ascent"][:4]) if "ascent" in found else None,
         crop=crop,
         correlation=found["correlation"][0].float().cpu().numpy(),

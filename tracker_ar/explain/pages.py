@@ -41,7 +41,8 @@ def describe(explanation: Explanation, number: int) -> str:
         f"{place[1]:.0f}: {explanation.decision.replace('_', ' ')}",
     ]
     if explanation.ascent is None:
-        lines.append("boxes           none refined: the target was not found")
+        why = "the target was not found" if explanation.decision == "not_found" else "the refiner gives the box"
+        lines.append(f"boxes           none refined: {why}")
     else:
         ascent = explanation.ascent
         lines.append("boxes           x, y, w, h in the search region; scores before and after the ascent")
