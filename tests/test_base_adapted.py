@@ -75,9 +75,7 @@ def test_a_lost_target_stays_where_it_was(lost: object) -> None:
     assert tracker.track().box.tolist() == START.tolist()
 
 
-@pytest.mark.parametrize("answer", [
-    None, 5, "box", (1, 2, 3), (True, None), {"x": 1}, (NEXT, "sure"), (NEXT, NEXT),
-])
+@pytest.mark.parametrize("answer", [None, 5, "box", (1, 2, 3), (True, None), {"x": 1}, (NEXT, "sure"), (NEXT, NEXT)])
 def test_other_answers_are_refused_with_what_is_wanted(answer: object) -> None:
     with pytest.raises(InputError, match="should be a box x, y, w, h"):
         Adapted(answer).track()

@@ -213,6 +213,4 @@ def test_a_synthetic_track_is_the_same_whenever_it_is_drawn(sets: Path) -> None:
     videos = SyntheticVideos(SceneSampler(ImageLibrary(sets / "synthetic")), frames=3)
     first, again, other = videos.track(5), videos.track(5), videos.track(6)
     np.testing.assert_array_equal(first.frame(2).image, again.frame(2).image)
-    assert first.scene.frame_size != other.scene.frame_size or (
-        first.frame(2).image != other.frame(2).image
-    ).any()
+    assert first.scene.frame_size != other.scene.frame_size or (first.frame(2).image != other.frame(2).image).any()

@@ -238,9 +238,7 @@ def test_unfit_checkpoint_of_the_authors_falls_back(tmp_path: Path) -> None:
     assert named(found, "tracker").state == OK
 
 
-def test_the_authors_weights_make_the_own_ones_dispensable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_authors_weights_make_the_own_ones_dispensable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "best_installed", lambda folder: "vot2020")
     row = named(machine.checkpoints(tmp_path), "checkpoint lite_super_dimp.safetensors")
     assert row.state == WARNING and "git checkout" in row.fix

@@ -8,44 +8,24 @@ import numpy as np
 import pytest
 import synth
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from small_trackers import SMALL_ECO, SmallFeatures
+from torch import Tensor
 
-from tracker_ar.base.eco import DEEP, SHALLOW, ECOSettings, ECOTarget, ECOTracker
+from tracker_ar.base.eco import DEEP, SHALLOW, ECOTarget, ECOTracker
 from tracker_ar.base.memory import SampleWeights
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import box_iou
 from tracker_ar.models.conjugate_gradient import Direction, Vector, conjugate_gradient
-from tracker_ar.models.eco_features import with_unit_power
 from tracker_ar.models.fourier_filter import JointProblem, LayerModel, SolverSettings, learn_jointly
 from tracker_ar.ops import fourier
 from tracker_ar.prediction import BaseResult
 
 BOX = np.array([110.0, 60, 48, 64])
-SMALL = ECOSettings(
-    layers=(replace(SHALLOW, channels=3), replace(DEEP, channels=6)), rotations=(10, -10), blur_sigmas=((2, 2),),
-    dropout_samples=2, memory_capacity=12, update_interval=3, solver=SolverSettings(gauss_newton_steps=3),
-)
-
-
-class SmallFeatures(nn.Module):
-    """Random filters at strides 4 and 16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(1)
-        self.fine = nn.Parameter(torch.randn(6, 3, 4, 4, generator=generator))
-        self.coarse = nn.Parameter(torch.randn(12, 6, 4, 4, generator=generator))
-
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        fine = F.relu(F.conv2d(images, self.fine, stride=4))
-        coarse = F.relu(F.conv2d(fine, self.coarse, stride=4))
-        return with_unit_power(fine), with_unit_power(coarse)
 
 
 def engine() -> ECOTracker:
-    return ECOTracker(Runner(SmallFeatures(), torch.device("cpu")), SMALL)
+    return ECOTracker(Runner(SmallFeatures(), torch.device("cpu")), SMALL_ECO)
 
 
 def follow(boxes: list[np.ndarray], frames: int = 7) -> tuple[list[list[BaseResult]], list[ECOTarget]]:

@@ -8,12 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_trackers import small_tracker
 
 from tracker_ar import build_tracker, cli
+from tracker_ar.errors import InputError
 from tracker_ar.explain import panels
 from tracker_ar.explain.observe import Explanation, explain_frame, start
 from tracker_ar.explain.pages import _overview, describe, write_explanation
 from tracker_ar.refine import refiner
+from tracker_ar.refine.box_refiner import BoxRefiner
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 4
 STAGES = ["1_frame", "2_score_map", "3_boxes_before", "4_boxes_after", "5_target_cells", "6_correlation",
@@ -108,6 +111,29 @@ def test_frame_without_a_target(explained: tuple, tmp_path: Path) -> None:
     kept = [f"{stage}.png" for stage in STAGES if "boxes" not in stage]
     assert names == [*kept, "overview.png", "numbers.txt"]
     assert "none refined: the target was not found" in describe(lost, 7)
+
+
+@pytest.mark.parametrize(("name", "masks"), [
+    ("super_dimp+vot2020", True), ("dimp50+ar34", True), ("dimp18+ar18", False), ("prdimp50+ar_base", True),
+    ("prdimp18+lite", True)])
+def test_the_dimp_family_with_any_refiner(name: str, masks: bool, tmp_path: Path) -> None:
+    tracker = small_tracker(name)
+    if not masks:
+        tracker.refiner = BoxRefiner(tracker.refiner.runner, dataclasses.replace(tracker.refiner.settings, masks=False))
+    image, mask = picture(0)
+    reference = start(tracker, image, mask)
+    explanation = explain_frame(tracker, picture(1)[0])
+    written = [file.stem for file in write_explanation(tmp_path, explanation, reference, 1)]
+    assert written == [stage for stage in STAGES if masks or "mask" not in stage] + ["overview", "numbers"]
+    assert "none: the refiner gives a box" in describe(explanation, 1) or masks
+
+
+@pytest.mark.parametrize(("name", "cause"), [
+    ("atom+ar34", "no stages that can be shown"), ("siamrpn+++ar34", "no stages"), ("eco+lite", "no stages"),
+    ("static+lite", "no stages"), ("dimp50", "has no refiner")])
+def test_others_are_refused(name: str, cause: str) -> None:
+    with pytest.raises(InputError, match=cause):
+        start(small_tracker(name), *picture(0))
 
 
 def test_pictures_of_a_row_align_at_the_top() -> None:

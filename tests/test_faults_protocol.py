@@ -141,9 +141,7 @@ def test_killed_tracker_is_an_error_for_the_client(serve: Callable[[str], Sessio
     (b'@@TRAX:frame "file:///caf\xc3\xa9.jpg"\n', "letters beyond ASCII"),
     (b"@@TRAX:hello\n", "a request of the kind 'hello'"),
 ])
-def test_nonsense_ends_the_session_with_a_reason(
-    said: bytes, reason: str, frame: Path, ended: Callable
-) -> None:
+def test_nonsense_ends_the_session_with_a_reason(said: bytes, reason: str, frame: Path, ended: Callable) -> None:
     with start_server("quiet") as process:
         process.stdin.write(said + request(frame))
         assert ended(process) == 1

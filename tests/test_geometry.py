@@ -151,9 +151,7 @@ def test_overlap_of_known_boxes() -> None:
     st.sampled_from([None, 1.5]),
 )
 @settings(deadline=None)
-def test_search_regions(
-    position: tuple[float, float], size: float, mode: str, max_change: float | None
-) -> None:
+def test_search_regions(position: tuple[float, float], size: float, mode: str, max_change: float | None) -> None:
     region = sample_patch(IMAGE, position, size, 32, mode, max_change)
     assert region.patch.shape == (1, 3, 32, 32)
     assert IMAGE.min() <= region.patch.min() and region.patch.max() <= IMAGE.max()

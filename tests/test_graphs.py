@@ -22,12 +22,7 @@ from tracker_ar.base.settings import BoxRefinementSettings
 from tracker_ar.engine.cuda_graphs import MOST_RECORDINGS, Graphs
 from tracker_ar.engine.inference import prepare_for_inference
 from tracker_ar.engine.runner import Runner
-from tracker_ar.models.alpha_refine import (
-    MASK_REFINER_50,
-    MASK_REFINER_LITE,
-    MaskRefinerConfig,
-    build_mask_refiner,
-)
+from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig, build_mask_refiner
 from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig, build_dimp
 from tracker_ar.models.iou_net import fold_modulation
 from tracker_ar.ops.box_pooling import BoxPooling, Level
@@ -207,9 +202,7 @@ def prepared(build: Callable[[Any], nn.Module], config: object) -> nn.Module:
 @pytest.mark.parametrize("targets", [1, 3])
 @pytest.mark.parametrize("config", [SUPER_DIMP_LITE, SUPER_DIMP_50], ids=["lite", "vot2020"])
 @torch.no_grad()
-def test_search_and_ascent_wait_for_nothing(
-    config: DiMPConfig, targets: int, request: pytest.FixtureRequest
-) -> None:
+def test_search_and_ascent_wait_for_nothing(config: DiMPConfig, targets: int, request: pytest.FixtureRequest) -> None:
     """On the meta device whatever looks at a value fails, and a copy from or to the host cannot hide."""
     network = prepared(build_dimp, config)
     images = torch.empty(targets, 3, 256, 256, device=META)
@@ -235,14 +228,16 @@ def test_segmentation_waits_for_nothing(
     network = prepared(build_mask_refiner, config)
     images = torch.empty(1, 3, 256, 256, device=META)
     side = config.pool_size
-    kernel = torch.empty(1, network.feature_extractor.channels["layer3"], side, side, device=META)
+    width = config.embedding or network.feature_extractor.channels["layer3"]
+    kernel = torch.empty(1, width, side, side, device=META)
     weights = None if config.target_model is None else torch.empty(1, sum(config.target_model) + 1, device=META)
     segment(network, images, kernel, weights)
     request.getfixturevalue("no_lists")
     with NoWaiting():
-        probabilities, stages = segment(network, images, kernel, weights)
+        probabilities, stages, corners, judgement = segment(network, images, kernel, weights)
     assert probabilities.shape == (1, 1, 256, 256)
     assert set(stages) == (set() if config.target_model is None else {"layer1", "layer2", "layer3"})
+    assert corners is None or (corners.shape == (1, 4) and judgement.shape == (1, 2))
 
 
 @torch.no_grad()

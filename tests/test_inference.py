@@ -96,9 +96,7 @@ class TestPacking:
                 for relu in (False, True):
                     total = expected if more is None else expected + more
                     found = packed(x, more, relu)
-                    torch.testing.assert_close(
-                        found, total.relu() if relu or always else total, rtol=1e-4, atol=1e-4
-                    )
+                    torch.testing.assert_close(found, total.relu() if relu or always else total, rtol=1e-4, atol=1e-4)
                     assert found.is_contiguous(memory_format=torch.channels_last)
             assert packed._packed is not None
         assert torch.equal(x, before)

@@ -12,22 +12,22 @@ import pytest
 import torch
 from training_data import make_folder
 
+from tracker_ar.base.judge import JudgeSettings, judge, overlap
 from tracker_ar.base.lite import LiteTracker
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
 from tracker_ar.base.searching import SearchSettings, next_search, scan_places
-from tracker_ar.weights.store import checkpoint_dir, load_into
 from tracker_ar.data.clips import held_out, open_clips
 from tracker_ar.data.synthetic.library import ImageLibrary
-from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
 from tracker_ar.data.synthetic.scenes import SceneSampler, SceneSettings
+from tracker_ar.data.training_samples import SequenceGeometry, SyntheticSource
 from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import DataError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import mask_from_box
-from tracker_ar.base.judge import JudgeSettings, judge, overlap
 from tracker_ar.models.lite_base import build_lite_base
 from tracker_ar.prediction import Refinement, State
 from tracker_ar.train.feature_cache import Variation, cached_sequences
+from tracker_ar.weights.store import checkpoint_dir, load_into
 
 PRESENCE, SEARCH, JUDGE = PresenceSettings(), SearchSettings(), JudgeSettings()
 

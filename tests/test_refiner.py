@@ -71,13 +71,16 @@ def test_the_initial_mask_weighs_the_reference(refiner: SegmentingRefiner) -> No
     mask = np.zeros(SIZE, np.uint8)
     mask[30:54, 40:56] = 1  # the left half of the box ...
     mask[30, 71] = 1  # ... and one pixel that keeps the box as it is
-    of_box, of_mask = (refiner.start(FRAME, region).learned.kernel for region in (box, mask))
+    whole = np.zeros(SIZE, np.uint8)
+    whole[30:54, 40:72] = 1
+    of_box, of_mask = (refiner.start(FRAME, region).learned.kernel for region in (whole, mask))
     width = of_box.shape[-1]
     inside = (..., slice(1, -1), slice(1, width // 2 - 1))  # cells at the border are covered in part
     torch.testing.assert_close(of_mask[inside], of_box[inside], rtol=0.05, atol=1e-4)
     assert of_mask[..., 2:, width // 2 + 1 :].abs().max() < 0.05 * of_box.abs().max()
     refiner.settings = replace(refiner.settings, use_initial_mask=False)
-    torch.testing.assert_close(refiner.start(FRAME, mask).learned.kernel, of_box)
+    without, given = (refiner.start(FRAME, region).learned.kernel for region in (mask, box))
+    torch.testing.assert_close(without, given)
 
 
 def test_small_parts_are_dropped() -> None:

@@ -176,9 +176,7 @@ def test_missing_results_leave_gaps_and_a_note(
     assert "no complete results on 1 of 2 sequences" in page.text
 
 
-def test_damaged_results_are_named(
-    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_results_are_named(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copied(workspace, tmp_path)
     file = folder / "results/Shifted/unsupervised/still/still_001.bin"
     file.write_bytes(file.read_bytes()[:20])
@@ -262,9 +260,7 @@ def test_what_cannot_be_shown_is_said(
     assert words in error and "Traceback" not in error
 
 
-def test_sequences_are_never_downloaded(
-    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sequences_are_never_downloaded(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copied(workspace, tmp_path)
     shutil.rmtree(folder / "sequences")
     (folder / "config.yaml").write_text("registry:\n  - trackers.ini\nstack: vot2020/shortterm\n")

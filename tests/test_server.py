@@ -139,9 +139,7 @@ def test_noise_does_not_reach_the_protocol_and_one_process_serves_all_anchors(
         assert piece in session.log
 
 
-def test_bad_frames_repeat_the_last_state(
-    serve: Callable[[str], Session], frame: Path, tmp_path: Path
-) -> None:
+def test_bad_frames_repeat_the_last_state(serve: Callable[[str], Session], frame: Path, tmp_path: Path) -> None:
     session = serve("quiet")
     session.initialize(frame, MASK)
     (tmp_path / "damaged.jpg").write_bytes(frame.read_bytes()[:60])
@@ -162,9 +160,7 @@ def test_bad_frames_repeat_the_last_state(
         assert cause in session.log
 
 
-def test_all_objects_of_a_session_are_tracked_and_more_may_come(
-    serve: Callable[[str], Session], frame: Path
-) -> None:
+def test_all_objects_of_a_session_are_tracked_and_more_may_come(serve: Callable[[str], Session], frame: Path) -> None:
     session = serve("quiet")
     assert session.client.get("multiobject")
     other, third = trax.Rectangle.create(8, 10, 20, 8), trax.Rectangle.create(40, 2, 6, 7)

@@ -7,21 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from small_trackers import SMALL_MDNET, TinySiamRPN, lively
 from torch.nn import functional as F
 from trace_notes import Notes
 
 from tracker_ar.base import siam_rpn
-from tracker_ar.base.candidates import Spread
 from tracker_ar.base.hard_negatives import Descent, TrainingSettings
-from tracker_ar.base.rt_mdnet import (
-    FirstFrameSettings,
-    RegressionSettings,
-    RTMDNetSettings,
-    RTMDNetTracker,
-    SampleSettings,
-    UpdateSettings,
-)
+from tracker_ar.base.rt_mdnet import RTMDNetTracker
 from tracker_ar.base.scenes import SceneSettings, object_sides
 from tracker_ar.base.siam_rpn import SiamRPNSettings, SiamRPNTracker, square_crop
 from tracker_ar.engine.runner import Runner
@@ -33,34 +25,6 @@ from tracker_ar.trace import listening
 
 CPU = torch.device("cpu")
 BOX = np.array([110.0, 60, 48, 64])
-FEW = SampleSettings(20, 60, (0, 0.5), Spread("uniform", 1, 2, 1.1))
-# Everything that happens in the real settings happens in these, too, but less of it.
-SMALL = RTMDNetSettings(
-    candidates=40,
-    scene=SceneSettings(object_size=50),
-    training=TrainingSettings(8, 20, 50),
-    first_frame=FirstFrameSettings(FEW, ((0, 0, 1), (-4, 0, 1.1)), crops=2, iterations=2),
-    regression=RegressionSettings(20),
-    update=UpdateSettings(SampleSettings(10, 20, (0, 0.3), FEW.negative_spread), interval=2, iterations=2),
-)
-
-
-class TinySiamRPN(nn.Module):
-    """Has the parts of `SiamRPN` and its shapes; colours are its features."""
-
-    def backbone(self, crop: Tensor) -> Tensor:
-        return F.avg_pool2d(crop / 128 - 1, 8)
-
-    def neck(self, features: Tensor) -> Tensor:
-        return features
-
-    def template(self, crop: Tensor) -> tuple[Tensor]:
-        return (self.backbone(crop)[:, :, 4:11, 4:11],)
-
-    def rpn_head(self, kernels: tuple[Tensor], features: Tensor) -> tuple[Tensor, Tensor]:
-        likeness = torch.cat([F.conv2d(one[None], kernel[None]) for one, kernel in zip(features, kernels[0])]) / 10
-        classes = torch.cat((-likeness.expand(-1, 5, -1, -1), likeness.expand(-1, 5, -1, -1)), dim=1)
-        return classes, 0.1 * torch.sin(likeness).expand(-1, 20, -1, -1)
 
 
 def siam() -> SiamRPNTracker:
@@ -68,12 +32,7 @@ def siam() -> SiamRPNTracker:
 
 
 def mdnet() -> RTMDNetTracker:
-    generator = torch.Generator().manual_seed(1)
-    network = MDNet()
-    for parameter in network.parameters():
-        fan_in = parameter[0].numel()
-        parameter.data = torch.randn(parameter.shape, generator=generator) * (2 / fan_in) ** 0.5 * (parameter.ndim > 1)
-    return RTMDNetTracker(Runner(network, CPU), SMALL)
+    return RTMDNetTracker(Runner(lively(MDNet()), CPU), SMALL_MDNET)
 
 
 ENGINES = pytest.mark.parametrize("build", [siam, mdnet])
@@ -124,7 +83,7 @@ def test_runs_repeat_and_leave_global_generators_alone(build: Callable[[], BaseT
 
 def test_another_seed_draws_other_boxes() -> None:
     engine = mdnet()
-    other = RTMDNetTracker(engine.runner, SMALL, seed=5)
+    other = RTMDNetTracker(engine.runner, SMALL_MDNET, seed=5)
     assert not np.array_equal(follow(engine, video(), [BOX]), follow(other, video(), [BOX]))
 
 

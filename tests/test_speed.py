@@ -118,9 +118,7 @@ class TestObserving:
         for frame in frames:
             assert always <= frame.keys()
 
-    def test_results_are_those_of_the_unobserved_tracker(
-        self, tracker: AlphaRefineTracker, clip: speed.Clip
-    ) -> None:
+    def test_results_are_those_of_the_unobserved_tracker(self, tracker: AlphaRefineTracker, clip: speed.Clip) -> None:
         def masks() -> list[np.ndarray]:
             tracker.initialize(clip.image(0), clip.region)
             return [tracker.track(image).mask for image in clip.images]
@@ -130,9 +128,7 @@ class TestObserving:
             seen = masks()
         assert all(np.array_equal(*pair) for pair in zip(before, seen))
 
-    def test_only_the_listeners_own_thread_is_heard(
-        self, tracker: AlphaRefineTracker, clip: speed.Clip
-    ) -> None:
+    def test_only_the_listeners_own_thread_is_heard(self, tracker: AlphaRefineTracker, clip: speed.Clip) -> None:
         meter = counter()
         with listening(meter):
             other = threading.Thread(target=tracker.initialize, args=(clip.image(0), clip.region))

@@ -34,10 +34,7 @@ def square_scene(occluder_at: float | None = None) -> Scene:
     background = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
     red = np.zeros((10, 20, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
     opaque = np.full((10, 20), 255, np.uint8)
-    layers = [
-        Layer([background], None, np.eye(3)[None]),
-        Layer([red], [opaque], shifted(30, 40)[None], is_target=True),
-    ]
+    layers = [Layer([background], None, np.eye(3)[None]), Layer([red], [opaque], shifted(30, 40)[None], is_target=True)]
     if occluder_at is not None:
         layers.append(Layer([red // 2], [opaque], shifted(occluder_at, 40)[None]))
     return Scene((80, 100), layers)

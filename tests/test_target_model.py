@@ -15,7 +15,7 @@ SIDE = 64
 @pytest.fixture
 def model() -> TargetModel:
     torch.manual_seed(0)
-    return TargetModel(CHANNELS, {"layer1": 3, "layer2": 4, "layer3": 4}).double()
+    return TargetModel(CHANNELS, {"layer1": 3, "layer2": 4, "layer3": 4}).double().eval()
 
 
 def stages(count: int, seed: int) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_data import make_folder
+from training_data import SCENE_REFINER, SMALL_NETWORK, make_folder
 
 import tracker_ar.train.base as base_module
 import tracker_ar.train.refiner as refiner_module
@@ -19,7 +19,7 @@ from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.errors import DataError
-from tracker_ar.models.alpha_refine import MASK_REFINER_LITE, build_mask_refiner
+from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.dimp import SUPER_DIMP_LITE, build_dimp
 from tracker_ar.train.base import BaseTask
 from tracker_ar.train.labels import box_proposals, gaussian_labels
@@ -30,7 +30,7 @@ from tracker_ar.train.refiner import RefinerTask
 from tracker_ar.weights.store import load_into
 
 QUICK = Schedule(learning_rate=1e-3, weight_decay=0.01, warmup_steps=2)
-REFINER = replace(RECIPES["lite-refiner"], schedule=QUICK, batch_size=2, sizes=((0.0, 64),))
+REFINER = replace(SCENE_REFINER, schedule=QUICK, batch_size=2)
 BASE = replace(
     RECIPES["lite-base"],
     schedule=QUICK,
@@ -148,8 +148,9 @@ def test_checkpoints_that_do_not_fit_are_refused(sources, tmp_path: Path) -> Non
 def test_base_starts_from_the_refiners_backbone(sources, tmp_path: Path) -> None:
     refiner = make_task("refiner", sources)
     Trainer(refiner, tmp_path, Budget(steps=5)).save()
-    weights = tmp_path / "lite_mask_refiner.safetensors"
-    task = BaseTask(BASE, *sources, backbone=weights)
+    weights = tmp_path / "small_mask_refiner.safetensors"
+    base = replace(BASE, network=replace(SUPER_DIMP_LITE, depths=SMALL_NETWORK.depths[:3], width=SMALL_NETWORK.width))
+    task = BaseTask(base, *sources, backbone=weights)
     ours = task.network.feature_extractor.state_dict()["layer3.0.conv1.weight"]
     theirs = refiner.network.feature_extractor.state_dict()["layer3.0.conv1.weight"]
     torch.testing.assert_close(ours, theirs.half().float(), atol=0, rtol=0)
@@ -164,18 +165,18 @@ def test_budget_counts_steps_or_minutes() -> None:
     assert Budget(steps=4).progress(9, 0) == 1.0
 
 
-@pytest.mark.parametrize("name", ["lite-refiner", "lite-base"])
+@pytest.mark.parametrize("name", ["scene-refiner", "lite-base"])
 def test_command_trains_and_exports_weights_that_load(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(command.RECIPES, name, REFINER if name == "lite-refiner" else BASE)
+    monkeypatch.setitem(command.RECIPES, name, REFINER if name == "scene-refiner" else BASE)
     parser = argparse.ArgumentParser()
     command.configure(parser)
     args = parser.parse_args([name, "--data", str(folder), "--out", str(tmp_path), "--steps", "1"])
     assert command.run(args) == 0
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert any(key.startswith("val_") for line in log for key in line)
-    if name == "lite-refiner":
-        load_into(build_mask_refiner(MASK_REFINER_LITE), tmp_path / "lite_mask_refiner.safetensors")
+    if name == "scene-refiner":
+        load_into(build_mask_refiner(SMALL_NETWORK), tmp_path / "small_mask_refiner.safetensors")
     else:
         load_into(build_dimp(SUPER_DIMP_LITE), tmp_path / "lite_super_dimp.safetensors")

@@ -11,18 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from video_fixtures import (
-    BOX,
-    HEIGHT,
-    STEP,
-    WIDTH,
-    Builder,
-    MovingBox,
-    box_option,
-    track,
-    write_images,
-    write_video,
-)
+from video_fixtures import BOX, HEIGHT, STEP, WIDTH, Builder, MovingBox, box_option, track, write_images, write_video
 
 from tracker_ar.errors import DataError
 from tracker_ar.geometry import mask_from_box
@@ -63,9 +52,7 @@ def leftovers(out: Path) -> list[str]:
 # ---- what is written
 
 
-def test_one_target_in_a_folder_of_images(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_one_target_in_a_folder_of_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
     build = Builder()
     assert track(folder, box_option(), "--profile", "lite", "--out", out, build=build) == 0
@@ -158,9 +145,7 @@ def test_coco_counts_run_down_the_columns_and_begin_with_background(mask: list, 
 # ---- frames that cannot be used
 
 
-def test_bad_frames_repeat_the_result_before_them(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_bad_frames_repeat_the_result_before_them(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:60])
     (folder / "4.png").write_bytes(b"")
     cv2.imwrite(str(folder / "5.png"), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8))
@@ -319,9 +304,7 @@ def test_a_disk_that_is_full_when_files_are_closed(
     assert not out.exists() and leftovers(out) == []
 
 
-def test_a_failing_tracker_keeps_what_was_done(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_failing_tracker_keeps_what_was_done(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def fail() -> None:
         raise RuntimeError("out of memory")
 

@@ -11,18 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from video_fixtures import (
-    BOX,
-    HEIGHT,
-    WIDTH,
-    Builder,
-    arguments,
-    box_option,
-    picture,
-    track,
-    write_images,
-    write_video,
-)
+from video_fixtures import BOX, HEIGHT, WIDTH, Builder, arguments, box_option, picture, track, write_images, write_video
 
 from tracker_ar.errors import DataError, InputError
 from tracker_ar.video import sources, targets
@@ -350,9 +339,7 @@ def test_a_place_where_nothing_can_be_written(folder: Path, tmp_path: Path) -> N
         track(folder, box_option(), "--out", tmp_path / "file" / "out")
 
 
-def test_the_default_folder_has_the_name_of_the_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_folder_has_the_name_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "clip.avi")
     monkeypatch.chdir(tmp_path)
     assert track("clip.avi", box_option(BOX), "--no-video") == 0

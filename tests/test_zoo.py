@@ -122,6 +122,11 @@ def test_what_has_no_weights_needs_its_package(monkeypatch: pytest.MonkeyPatch) 
     assert zoo.lacks("csrt") == ["opencv-contrib-python"] and zoo.lacks("static") == []
 
 
+def test_onnx_files_are_looked_for_beside_the_weights(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"nanotrack_backbone_sim.onnx, which is not in {tmp_path}"):
+        zoo.build_tracker("nanotrack", "cpu", tmp_path)
+
+
 # ---- the table
 
 

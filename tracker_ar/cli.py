@@ -29,7 +29,7 @@ COMMANDS = {
     "checkpoints": ("tracker_ar.commands.checkpoints", "list or install checkpoints"),
     "doctor": ("tracker_ar.commands.doctor", "say what is installed, what works, and how to fix what does not"),
     "train": ("tracker_ar.commands.train", "train the networks"),
-    "validate": ("tracker_ar.commands.validate", "run the tracker of lite on held-out clips, to choose its settings by"),
+    "validate": ("tracker_ar.commands.validate", "run the tracker of lite on held-out clips"),
 }
 NEED_THE_TOOLKIT = ("evaluate", "report", "benchmark")
 

@@ -21,7 +21,14 @@ from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, checked_box, clip_box, mask_from_box, region_box
 from tracker_ar.prediction import (
-    BaseResult, BaseTracker, FedBack, Prediction, Refinement, Refiner, State, without_overlap
+    BaseResult,
+    BaseTracker,
+    FedBack,
+    Prediction,
+    Refinement,
+    Refiner,
+    State,
+    without_overlap,
 )
 from tracker_ar.profile import Profile
 

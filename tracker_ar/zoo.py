@@ -119,7 +119,7 @@ REFINERS: Mapping[str, Part] = {
 # Names of their own: name -> (base tracker, refiner, published scores).
 NAMED: Mapping[str, tuple[str, str, str]] = {
     "vot2020": ("super_dimp", "vot2020", "VOT2020 EAO 0.493, real time 0.499"),
-    "lite": ("lite_dimp", "lite", ""),
+    "lite": ("lite_base", "lite", ""),
 }
 # Scores of other combinations, by name.
 PUBLISHED: Mapping[str, str] = {
@@ -257,7 +257,13 @@ def build_tracker(
     networks = _networks(parts, f"The tracker {chosen.name}", checkpoint, random_weights)
 
     def assemble(where: torch.device) -> AlphaRefineTracker:
-        finder = base if base is not None else _engine(first, chosen.base, networks, where, fast, seed=seed)
+        finder = base
+        if finder is None and first.kinds:
+            finder = _engine(first, chosen.base, networks, where, fast, seed=seed)
+        elif finder is None:
+            # Files of others, which the engine finds itself, lie where the weights do.
+            folder = {"directory": checkpoint} if first.models else {}
+            finder = look_up(first.engine)(*first.arguments, **folder)
         refiner = None if second is None else _engine(second, chosen.refiner, networks, where, fast)
         return AlphaRefineTracker(finder, refiner, chosen)
 
@@ -299,8 +305,6 @@ def _networks(parts: Sequence[Part], what: str, directory: Folder,
 
 def _engine(part: Part, settings: Any, networks: Mapping[str, torch.nn.Module], device: torch.device, fast: bool,
             **options: Any) -> Any:
-    if not part.kinds:
-        return look_up(part.engine)(*part.arguments)
     from tracker_ar.engine.runner import Runner
 
     runners = [Runner(networks[kind], device, fast) for kind in part.kinds]

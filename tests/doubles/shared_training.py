@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from training_data import SCENE_REFINER
 
 from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
@@ -19,11 +20,11 @@ from tracker_ar.data.training_samples import SyntheticSource
 from tracker_ar.train.batches import TensorBatch
 from tracker_ar.train.distribution import Share, joined
 from tracker_ar.train.loop import Budget, Place, Trainer
-from tracker_ar.train.recipes import RECIPES, Schedule
+from tracker_ar.train.recipes import Schedule
 from tracker_ar.train.refiner import RefinerTask
 
 QUICK = Schedule(learning_rate=1e-2, weight_decay=0.01, warmup_steps=2)
-REFINER = replace(RECIPES["lite-refiner"], schedule=QUICK, batch_size=4, sizes=((0.0, 64),))
+REFINER = replace(SCENE_REFINER, schedule=QUICK, batch_size=4)
 
 
 @dataclass(frozen=True)

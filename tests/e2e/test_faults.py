@@ -56,9 +56,7 @@ def break_refiner(workspace: Path, damage: Callable[[bytes], bytes]) -> Path:
     return weights
 
 
-def test_a_truncated_checkpoint_under_the_toolkit_by_hand(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_truncated_checkpoint_under_the_toolkit_by_hand(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALPHAREFINE_CHECKPOINTS", str(break_refiner(workspace, lambda whole: whole[:-1000])))
     output = vot(workspace, "evaluate", "AlphaRefine-Lite")
     assert "concluded successfuly" not in output and "Unable to connect" not in output

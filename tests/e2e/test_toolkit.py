@@ -37,9 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_evaluation_ends_with_table_report_and_picture(
-    workspace: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluation_ends_with_table_report_and_picture(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status = cli.main(["evaluate", "--tracker", "Noisy", "--with-static", "--workspace", str(workspace)])
     output = capfd.readouterr().out
     assert status == 0

@@ -63,10 +63,10 @@ def test_training_forward_reaches_every_parameter() -> None:
     network = build_mask_refiner(MASK_REFINER_LITE)
     images = torch.randn(2, 3, 128, 128)
     boxes = torch.tensor([[32.0, 32.0, 64.0, 64.0], [20.0, 40.0, 80.0, 50.0]])
-    logits = network(images, boxes, images.flip(0)).logits
-    assert logits.shape == (2, 1, 128, 128)
-    assert logits.abs().mean() < 5.0
-    logits.square().mean().backward()
+    found = network(images, boxes, images.flip(0), torch.ones(2, 1, 128, 128))
+    assert found.logits.shape == (2, 1, 128, 128)
+    assert found.logits.abs().mean() < 5.0
+    sum(part.square().mean() for part in (found.logits, found.corners, found.judgement)).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 

@@ -65,9 +65,7 @@ class Running:
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
 
-    def send(
-        self, method: str, path: str, body: Any = None, **headers: str | None
-    ) -> http.client.HTTPResponse:
+    def send(self, method: str, path: str, body: Any = None, **headers: str | None) -> http.client.HTTPResponse:
         """The answer to a request of the page; `headers` (_ for -) replace some, None leaves one out."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         host = f"127.0.0.1:{self.port}"

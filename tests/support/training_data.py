@@ -9,8 +9,19 @@ import cv2
 import numpy as np
 
 from tracker_ar.data.synthetic.library import in_split
+from tracker_ar.models.alpha_refine import MaskRefinerConfig
+from tracker_ar.train.recipes import RefinerRecipe, Schedule
 
 SIZE = (120, 160)
+# A refiner without box branch, learned from scenes alone.
+SMALL_NETWORK = MaskRefinerConfig(
+    block="basic", depths=(1, 1, 1, 1), width=16, num_classes=None, input_size=64, pool_size=4, head_channels=16,
+    transform_channels=16, target_model=(8, 8, 8),
+)
+SCENE_REFINER = RefinerRecipe(
+    "scene-refiner", Schedule(learning_rate=1e-3, weight_decay=0.02), batch_size=16, sizes=((0.0, 64),),
+    network=SMALL_NETWORK, kind="small_mask_refiner",
+)
 
 
 def make_folder(folder: Path, count: int = 8) -> Path:

@@ -12,6 +12,7 @@ from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import checked_box
 from tracker_ar.prediction import BaseResult
+from tracker_ar.trace import stage
 
 
 class InitUpdate(Protocol):
@@ -66,7 +67,8 @@ class AdaptedTracker:
             target.box = box
 
     def _update(self, frame: Frame, target: AdaptedTarget) -> BaseResult:
-        found, score, box = _read(target.tracker.update(frame.pixels))
+        with stage("base tracker"):
+            found, score, box = _read(target.tracker.update(frame.pixels))
         if not (found and np.isfinite(box).all() and min(box[2:]) > 0):
             return BaseResult(target.box, 0.0)
         target.box = box

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from tracker_ar.base.augmentation import augment_first_frame
-from tracker_ar.base.overlap import RandomSource
+from tracker_ar.base.judge import JudgeSettings, judge
 from tracker_ar.base.memory import SampleMemory
+from tracker_ar.base.overlap import RandomSource
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
 from tracker_ar.base.searching import SearchSettings, next_search
 from tracker_ar.base.settings import AugmentationSettings, MemorySettings
 from tracker_ar.crops import normalize, sample_patch, search_window
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
-from tracker_ar.base.judge import JudgeSettings, judge
 from tracker_ar.models.lite_base import LITE_BASE, LiteBase, LiteBaseConfig
 from tracker_ar.prediction import BaseResult, Refinement, State, Verdict
 from tracker_ar.trace import note, stage

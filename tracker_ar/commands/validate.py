@@ -113,8 +113,8 @@ def _lite(args: argparse.Namespace) -> object:
 
     from tracker_ar.base.lite import LITE, LiteTracker
     from tracker_ar.engine.runner import Runner
-    from tracker_ar.models.lite_base import build_lite_base
     from tracker_ar.evaluate.closed_loop import LiteLoop, TrueBoxes
+    from tracker_ar.models.lite_base import build_lite_base
     from tracker_ar.weights.store import checkpoint_dir, load_into
     from tracker_ar.zoo import build_refiner
 

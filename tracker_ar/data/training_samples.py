@@ -139,7 +139,7 @@ class MixedPairs:
         """Pixels, mask and the target's box, cut exactly as the tracker cuts them."""
         assert frame.mask is not None
         crop = refiner_crop(frame.image, box, self.factor, size)
-        return crop.pixels, _mask_in_window(frame.mask, crop.window, size), crop.box_in_crop
+        return crop.pixels, mask_in_window(frame.mask, crop.window, size), crop.box_in_crop
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def jittered_box(
     return np.concatenate((box[:2] + box[2:] / 2 + offset - extent / 2, extent))
 
 
-def _mask_in_window(mask: np.ndarray, window: tuple[int, int, int, int], size: int) -> np.ndarray:
+def mask_in_window(mask: np.ndarray, window: tuple[int, int, int, int], size: int) -> np.ndarray:
     """uint8 {0, 1} size x size; what lies beyond the image is not target."""
     left, top, right, bottom = window
     height, width = mask.shape

@@ -38,8 +38,9 @@ def _pack(module: nn.Module) -> None:
     for (name, child), next_child in zip(children, following):
         if not (isinstance(child, nn.Conv2d) and can_pack(child)):
             continue
-        relu = isinstance(module, nn.Sequential) and isinstance(next_child, nn.ReLU)
-        setattr(module, name, PackedConvolution(child, relu))
+        relu = isinstance(module, nn.Sequential) and isinstance(next_child, (nn.ReLU, nn.ReLU6))
+        highest = next_child.max_val if relu and isinstance(next_child, nn.ReLU6) else None
+        setattr(module, name, PackedConvolution(child, relu, highest))
         if relu:
             position = next(key for key, other in module.named_children() if other is next_child)
             setattr(module, position, nn.Identity())

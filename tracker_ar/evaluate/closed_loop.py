@@ -8,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from tracker_ar.base.judge import judge
 from tracker_ar.base.lite import LiteResult, LiteTracker
-from tracker_ar.frame import Frame as VideoFrame
 from tracker_ar.data.sequence import Frame, Track
 from tracker_ar.evaluate.metrics import box_overlaps, region_similarity, success_curve
+from tracker_ar.frame import Frame as VideoFrame
 from tracker_ar.geometry import box_from_mask, clip_box
-from tracker_ar.base.judge import judge
 from tracker_ar.prediction import Refinement, Refiner, State
 
 TRACKED = 0.1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tracker_ar.base.dimp import DiMPTracker
 from tracker_ar.crops import RefinerCrop, SearchRegion
 from tracker_ar.errors import InputError
 from tracker_ar.geometry import Region
@@ -38,8 +39,8 @@ class Explanation:
     image: (H, W, 3) uint8 RGB. region: what the base tracker saw of it. scores: (h, w) float32, the score
     map; decision: what was read from it. ascent: None where the target was not found. crop: what the
     refiner saw. correlation: (p * p, h, w) float32, the response of each of p x p cells of the target, row by
-    row, at each cell of the crop. refinement: the mask and its probabilities. threshold: above which a pixel
-    is target. prediction: what the tracker reports.
+    row, at each cell of the crop. refinement: of the box, and the mask with its probabilities, where the refiner makes
+    one. threshold: above which a pixel is target. prediction: what the tracker reports.
     """
 
     image: np.ndarray
@@ -78,12 +79,18 @@ class Notes:
 
 
 def start(tracker: AlphaRefineTracker, image: np.ndarray, region: Region) -> Reference:
-    """`tracker.initialize(image, region)`, and what it showed to the refiner."""
+    """`tracker.initialize(image, region)`, and what it showed to the refiner. Errors as there; InputError for a tracker
+    without a refiner, and for a base tracker that is not of the DiMP family."""
+    name = tracker.profile.name
+    if not isinstance(tracker.base, DiMPTracker):
+        raise InputError(f"The base tracker of {name} has no stages that can be shown: choose one of the DiMP family "
+                         "with a refiner, such as lite or dimp50+ar34.")
+    if tracker.refiner is None:
+        raise InputError(f"{name} has no refiner: there is nothing to explain. Choose one with a refiner, such as "
+                         f"{name}+lite.")
     notes = Notes()
     with listening(notes):
         tracker.initialize(image, region)
-    if "reference crop" not in notes.last:
-        raise InputError(f"{tracker.profile.name} has no refiner: there is nothing to explain.")
     return Reference(image, notes.last["reference crop"])
 
 

@@ -54,7 +54,8 @@ def describe(explanation: Explanation, number: int) -> str:
         f"box             {_numbers(explanation.prediction.box)} in the image",
         f"correlation     {cells[0]} cells of the target over {cells[1]} x {cells[2]} of the crop",
         f"mask            {int(mask.sum())} pixels over {explanation.threshold:g}, mean probability "
-        f"{explanation.refinement.score:.3f}",
+        f"{explanation.refinement.score:.3f}" if explanation.refinement.probabilities is not None else
+        "mask            none: the refiner gives a box",
         f"confidence      {explanation.prediction.score:.3f}",
     ]
     return "\n".join(lines)
@@ -80,10 +81,11 @@ def _panels(explanation: Explanation, reference: Reference) -> dict[str, tuple[s
                            panels.target_cells(reference, cells)),
         "6_correlation": ("correlation: the cell that responds\nmost, bright where it does",
                           panels.correlation(explanation)),
-        "7_mask_probability": (f"probability of the mask;\nwhite: {explanation.threshold:g}",
-                               panels.mask_probability(explanation)),
-        "8_result": (f"result, confidence {explanation.prediction.score:.2f}", panels.result(explanation)),
     }
+    if explanation.refinement.probabilities is not None:
+        found["7_mask_probability"] = (f"probability of the mask;\nwhite: {explanation.threshold:g}",
+                                       panels.mask_probability(explanation))
+    found["8_result"] = f"result, confidence {explanation.prediction.score:.2f}", panels.result(explanation)
     return found
 
 

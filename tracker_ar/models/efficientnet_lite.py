@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tracker_ar.ops.convolution import PackedConvolution
+
 # Of the networks that the published weights were trained with.
 _NORM_EPS, _NORM_MOMENTUM = 1e-3, 0.01
 STEM_CHANNELS = 32
@@ -49,8 +51,11 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, channels, H / stride, W / stride)."""
-        hidden = x if self.expand is None else self.expand(x)
-        result = self.project(self.depthwise(hidden))
+        hidden = self.depthwise(x if self.expand is None else self.expand(x))
+        last = self.project[0]
+        if self.has_shortcut and isinstance(last, PackedConvolution):
+            return last(hidden, x)
+        result = self.project(hidden)
         return result.add_(x) if self.has_shortcut else result
 
 
@@ -90,11 +95,17 @@ class EfficientNetLite(nn.Module):
         images: (N, 3, H, W), ImageNet-normalised. Names: conv1 (stride 2), layer1 (4), layer2 (8), layer3 (16),
         layer4 (32).
         """
-        x = self.conv1(images.flip(2))
-        features = {"conv1": x}
-        wanted = [name in layers for name in self.stages]
-        depth = max((index + 1 for index, use in enumerate(wanted) if use), default=0)
-        for name in self.stages[:depth]:
-            x = getattr(self, name)(x)
-            features[name] = x
-        return {name: features[name].flip(2) for name in layers}
+        return self._run(self.conv1(images.flip(2)), "conv1", layers)
+
+    def go_on(self, features: Tensor, name: str, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Features of the named deeper layers from those of the layer `name`."""
+        return self._run(features.flip(2), name, layers)
+
+    def _run(self, x: Tensor, name: str, layers: Sequence[str]) -> dict[str, Tensor]:
+        features = {name: x}
+        first = 0 if name == "conv1" else self.stages.index(name) + 1
+        depth = max((index + 1 for index, stage in enumerate(self.stages) if stage in layers), default=0)
+        for stage in self.stages[first:depth]:
+            x = getattr(self, stage)(x)
+            features[stage] = x
+        return {wanted: features[wanted].flip(2) for wanted in layers}

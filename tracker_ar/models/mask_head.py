@@ -140,6 +140,10 @@ class MaskHead(nn.Module):
     def forward(self, scores: Sequence[Tensor], features: Mapping[str, Tensor]) -> Tensor:
         """scores: maps (N, C, any size) of score_channels in all; features {level: (N, C, h, w)} -> logits
         (N, 1, S, S)."""
+        return self.project(self.decode(scores, features))
+
+    def decode(self, scores: Sequence[Tensor], features: Mapping[str, Tensor]) -> Tensor:
+        """The same up to what the logits are made of: (N, channels, S / 4, S / 4)."""
         coarse: Tensor | None = None
         for level in self.levels:
             encoded, reduced = self.TSE[level](features[level], scores)
@@ -147,4 +151,5 @@ class MaskHead(nn.Module):
             # Below the deepest level there is nothing: its own mean takes the place of the coarser level.
             deeper = reduced.mean(dim=(2, 3), keepdim=True) if coarse is None else coarse
             coarse = self.RRB2[level](self.CAB[level](deeper, encoded))
-        return self.project(coarse)
+        assert coarse is not None
+        return coarse

@@ -63,17 +63,22 @@ class CorrelationNeck(nn.Module):
     pool_size: the reference is pool_size x pool_size cells, each of which becomes one correlation channel.
     stride: image pixels per feature cell. pool_box: the cells are pooled from the target's box; without, they are the
     middle half of the reference's map, whatever the box. post_correlation: three 1 x 1 convolutions after the
-    correlation. non_local: whether there is that block. Without further arguments as in the VOT2020 entry.
+    correlation. non_local: whether there is that block. embedding: None: features are correlated as they are, which
+    suits rectified ones; or (channels of the features, channels to correlate): they are projected first, and directions
+    alone count, so that correlations lie within -1 and 1. Without further arguments as in the VOT2020 entry.
     """
 
     def __init__(
         self, pool_size: int, stride: int = 16, pool_box: bool = True, post_correlation: bool = False,
-        non_local: bool = True,
+        non_local: bool = True, embedding: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.pool_size = pool_size
         self.stride = stride
         self.pool_box = pool_box
+        self.embed: nn.Sequential | None = None
+        if embedding is not None:
+            self.embed = nn.Sequential(nn.Conv2d(*embedding, 1, bias=False), nn.BatchNorm2d(embedding[1]))
         cells = pool_size * pool_size
         self.post_corr = _mixing(cells) if post_correlation else nn.Identity()
         self.channel_attention = ChannelAttention(cells)
@@ -82,7 +87,11 @@ class CorrelationNeck(nn.Module):
         # for all channels, because gates drawn at random from values this large would be saturated for good.
         nn.init.normal_(self.channel_attention.fc1.weight, std=0.01)
         nn.init.zeros_(self.channel_attention.fc2.weight)
-        nn.init.constant_(cast("Tensor", self.channel_attention.fc2.bias), -4.0)
+        nn.init.constant_(cast("Tensor", self.channel_attention.fc2.bias), -4.0 if embedding is None else 0.0)
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """What is correlated of features (N, C, h, w): those themselves, or directions (N, E, h, w)."""
+        return features if self.embed is None else F.normalize(self.embed(features), dim=1)
 
     def reference_kernel(self, features: Tensor, boxes: Tensor, masks: Tensor | None = None) -> Tensor:
         """Pool one target per image: features (N, C, h, w), boxes (N, 4) xywh in image pixels -> (N, C, p, p).
@@ -95,22 +104,24 @@ class CorrelationNeck(nn.Module):
             return features[:, :, top : top + self.pool_size, left : left + self.pool_size]
         corners = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1)[:, None]
         size = (self.pool_size, self.pool_size)
-        kernel = prroi_pool_boxes(features, corners, size, 1.0 / self.stride)[:, 0]
+        kernel = prroi_pool_boxes(self.embedded(features), corners, size, 1.0 / self.stride)[:, 0]
+        if self.embed is not None:
+            kernel = F.normalize(kernel, dim=1)
         if masks is None:
             return kernel
         coarse = F.avg_pool2d(masks, MASK_STRIDE)
         return kernel * prroi_pool_boxes(coarse, corners, size, 1.0 / MASK_STRIDE)[:, 0]
 
     def correlate(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """Inner products of target cells and search cells: (N, p * p, h, w), target cells row by row."""
+        """Inner products of target cells and embedded search cells: (N, p * p, h, w), target cells row by row."""
         target_cells = kernel.flatten(2).transpose(1, 2)
         responses = (target_cells @ features.flatten(2)).unflatten(2, features.shape[2:])
         note("correlation", responses)
         return responses
 
-    def forward(self, kernel: Tensor, features: Tensor) -> Tensor:
-        """kernel (N or 1, C, p, p), search features (N, C, h, w) -> fused (N, p * p, h, w)."""
-        correlated = self.post_corr(self.correlate(kernel, features))
+    def forward(self, kernel: Tensor, embedded: Tensor) -> Tensor:
+        """kernel (N or 1, C, p, p), embedded search features (N, C, h, w) -> fused (N, p * p, h, w)."""
+        correlated = self.post_corr(self.correlate(kernel, embedded))
         return self.spatial_attention(self.channel_attention(correlated))
 
 

@@ -37,7 +37,8 @@ class Evidence:
 class TargetModel(nn.Module):
     """Scores every cell of stride 4: about 1 inside the target, -1 outside, 0 undecided.
 
-    in_channels: of the backbone's stages; channels: how many of each stage enter the regression.
+    in_channels: of the backbone's stages; channels: how many of each stage enter the regression. While tracking a frame
+    costs the same for any number of them: only learning takes longer.
     """
 
     def __init__(self, in_channels: Mapping[str, int], channels: Mapping[str, int]) -> None:
@@ -53,12 +54,14 @@ class TargetModel(nn.Module):
     def evidence(self, stages: Mapping[str, Tensor], masks: Tensor) -> Evidence:
         """One frame. stages {name: (N, C, h, w)} of S x S crops; masks (N, 1, S, S), 0 to 1: how much of it is target.
 
-        Target and background count the same, however large they are.
+        Target and background count the same, however large they are. In training mode every second cell each way
+        serves.
         """
         finest = stages[STAGES[0]].shape[-2:]
         maps = [_enlarged(_precise(self.embed[stage](stages[stage])), finest) for stage in STAGES]
-        cells = torch.cat((*maps, torch.ones_like(maps[0][:, :1])), dim=1).flatten(2)
-        coverage = F.avg_pool2d(_precise(masks), STRIDE).flatten(2)
+        step = 2 if self.training else 1
+        cells = torch.cat((*maps, torch.ones_like(maps[0][:, :1])), dim=1)[..., ::step, ::step].flatten(2)
+        coverage = F.avg_pool2d(_precise(masks), STRIDE)[..., ::step, ::step].flatten(2)
         shares = [part / part.sum(dim=2, keepdim=True).clamp(min=1e-3) for part in (coverage, 1.0 - coverage)]
         target, background = (0.5 * share for share in shares)
         with torch.autocast(cells.device.type, enabled=False):

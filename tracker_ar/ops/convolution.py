@@ -40,12 +40,12 @@ class PackedConvolution(nn.Conv2d):
     times slower for another size.
     """
 
-    def __init__(self, convolution: nn.Conv2d, relu: bool) -> None:
-        """relu: whether a ReLU follows that is to be done here."""
+    def __init__(self, convolution: nn.Conv2d, relu: bool, highest: float | None = None) -> None:
+        """relu: whether a ReLU follows that is to be done here; highest: the value that it ends at (6 for ReLU6)."""
         nn.Module.__init__(self)
         self.__dict__.update({name: value for name, value in vars(convolution).items() if not name.startswith("_")})
         self.weight, self.bias = convolution.weight, convolution.bias
-        self.relu = relu
+        self.relu, self.highest = relu, highest
         self._packed: tuple[torch.Size, Tensor] | None = None
         self._parts: dict[tuple[int, int], PackedConvolution] = {}
 
@@ -79,6 +79,8 @@ class PackedConvolution(nn.Conv2d):
         result = super().forward(x)
         if added is not None:
             result.add_(added)
+        if relu and self.highest is not None:
+            return result.clamp_(0.0, self.highest)
         return result.relu_() if relu else result
 
     def _fused(self, x: Tensor, packed: Tensor, added: Tensor | None, relu: bool) -> Tensor:
@@ -86,6 +88,8 @@ class PackedConvolution(nn.Conv2d):
         shape = self.padding, self.stride, self.dilation, self.groups
         # Each of the two operators has its own word for nothing.
         if added is None:
+            if relu and self.highest is not None:
+                return run(x, packed, self.bias, *shape, "hardtanh", [0.0, self.highest], "")
             return run(x, packed, self.bias, *shape, "relu" if relu else "none", [], "")
         return run.binary(x, added, packed, self.bias, *shape, "add", 1.0, "relu" if relu else None, [], "")
 
@@ -114,6 +118,7 @@ def _packing_works() -> bool:
         pairs = (
             (fused(x, added, True), F.relu(result + added)), (fused(x, added, False), result + added),
             (fused(x), result),
+            (PackedConvolution(convolution, relu=True, highest=0.1)(x), result.clamp(0.0, 0.1)),
         )
         return all(torch.allclose(found, wanted, rtol=1e-4, atol=1e-4) for found, wanted in pairs)
     except (RuntimeError, AttributeError, TypeError):

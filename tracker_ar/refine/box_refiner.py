@@ -178,7 +178,9 @@ def see(
         *laterals, features = network.levels(images)
     with stage("correlation"):
         fused = network.neck(kernel, features)
-    return fused, tuple(laterals), None if network.selector is None else network.selector(fused)
+    with stage("branch selector"):
+        scores = None if network.selector is None else network.selector(fused)
+    return fused, tuple(laterals), scores
 
 
 def move_box(network: BranchRefiner, fused: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ frames (FRTM, Robinson et al. 2020).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ar.crops import RefinerCrop, normalized_pixels, paste_back, refiner_crop, to_tensor
+from tracker_ar.crops import RefinerCrop, Window, normalized_pixels, paste_back, refiner_crop, to_tensor
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, clip_box, region_box
@@ -42,12 +42,14 @@ class MaskTarget:
 
 @dataclass(frozen=True)
 class _Segmented:
-    """One target in one crop. probabilities (1, 1, S, S) and stages: what may be learned from."""
+    """One target in one crop. mask: described by its own box. probabilities (1, 1, S, S) and stages: what may be
+    learned from. refinement: what is reported, with the box of the box branch where there is one."""
 
     crop: RefinerCrop
-    refinement: Refinement
+    mask: Refinement
     probabilities: Tensor
     stages: Mapping[str, Tensor]
+    refinement: Refinement
 
 
 class SegmentingRefiner:
@@ -88,7 +90,7 @@ class SegmentingRefiner:
         self._pass_again(frame, targets, given, results)
         for target, result, may_learn in zip(targets, results, learn):
             note("refined", (result.crop, result.refinement))
-            if may_learn and result.refinement.score > 0:
+            if may_learn and result.mask.score > 0:
                 self._learn(target, result)
         return [result.refinement for result in results]
 
@@ -120,13 +122,13 @@ class SegmentingRefiner:
         """
         due = [
             index for index, (target, box) in enumerate(zip(targets, boxes))
-            if self._may_repeat(target) and is_due(results[index].refinement, box, self.settings.second_pass)
+            if self._may_repeat(target) and is_due(results[index].mask, box, self.settings.second_pass)
         ]
-        places = [clip_box(results[index].refinement.box, frame.size) for index in due]
+        places = [clip_box(results[index].mask.box, frame.size) for index in due]
         again = self._segment(frame, [targets[index] for index in due], places)
         for index, place, second in zip(due, places, again):
             targets[index].since_second_pass = 0
-            if is_better(second.refinement, results[index].refinement):
+            if is_better(second.mask, results[index].mask):
                 results[index] = second
                 targets[index].correction = Correction.between(boxes[index], place)
 
@@ -140,17 +142,21 @@ class SegmentingRefiner:
             images = [normalized_pixels(crop.pixels).to(self.runner.device) for crop in crops]
         inputs = [(image, target.learned.kernel, target.learned.weights) for image, target in zip(images, targets)]
         results = []
-        for crop, box, (probabilities, stages) in zip(crops, boxes, self.runner.run(segment, inputs)):
+        for crop, box, found in zip(crops, boxes, self.runner.run(segment, inputs)):
+            probabilities, stages, corners, judgement = found
             with stage("paste back"):
                 pasted = paste_back(probabilities[0, 0].float().cpu().numpy(), crop, frame.size)
-                refinement = described(pasted, crop.window, box, self.settings.threshold, self.settings.minimum_part)
-            results.append(_Segmented(crop, refinement, probabilities, stages))
+                mask = described(pasted, crop.window, box, self.settings.threshold, self.settings.minimum_part)
+            refinement = mask
+            if corners is not None:
+                refinement = _with_corners(mask, crop.window, corners, judgement, self.settings.input_size)
+            results.append(_Segmented(crop, mask, probabilities, stages, refinement))
         return results
 
     def _learn(self, target: MaskTarget, result: _Segmented) -> None:
         settings = self.settings
         target.frames += 1
-        if settings.learning_rate == 0 or result.refinement.score < settings.learning_score:
+        if settings.learning_rate == 0 or result.mask.score < settings.learning_score:
             return
         if target.frames % settings.learning_interval == 0:
             with stage("target model update"):
@@ -163,12 +169,23 @@ class SegmentingRefiner:
         return refiner_crop(image, box, self.settings.search_factor, self.settings.input_size)
 
 
+def _with_corners(mask: Refinement, window: Window, corners: Tensor, judgement: Tensor, size: int) -> Refinement:
+    """The mask with the box of the box branch, and how the network judges itself: see `Segmentation`."""
+    left, top, right, bottom = window
+    zoom = np.array([right - left, bottom - top]) / size
+    edges = corners[0].double().cpu().numpy()
+    first, last = edges[:2] * zoom + [left, top], edges[2:] * zoom + [left, top]
+    presence, quality = torch.sigmoid(judgement[0].float()).tolist()
+    box = np.concatenate((first, np.maximum(last - first, 1.0)))
+    return replace(mask, box=box, presence=presence, quality=quality)
+
+
 def segment(
     network: MaskRefiner, images: Tensor, kernel: Tensor, weights: Tensor | None
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor], Tensor | None, Tensor | None]:
     """A part of a frame, see `tracker_ar.engine.runner`: search crops (N, 3, S, S), ImageNet-normalised, and what is
     known of their targets, see `Target` -> probabilities (N, 1, S, S), and what the target model, where there is one,
-    may learn from."""
+    may learn from; and where there is a box branch its corners and judgement, see `Segmentation`."""
     found = network.segment(Target(kernel, weights=weights), images)
     stages = {} if network.target_model is None else {name: found.stages[name] for name in STAGES}
-    return torch.sigmoid(found.logits), stages
+    return torch.sigmoid(found.logits), stages, found.corners, found.judgement

@@ -39,7 +39,7 @@ VOT2020 = RefinerSettings()
 # On held-out training pairs the mean overlap hardly depends on threshold and minimum part (within 0.015).
 LITE = RefinerSettings(
     network=MASK_REFINER_LITE,
-    input_size=256,
+    input_size=192,
     threshold=0.5,
     use_initial_mask=True,
     minimum_part=0.5,

@@ -173,7 +173,8 @@ def time_frames(
             (whole if number else initialisations)[name].append(seconds)
             on_frame()
         first, *others = (found[name] for name in trackers)
-        if first is not None and others and (second := others[0]) is not None:
+        second = others[0] if number and others else None
+        if first is not None and second is not None:
             overlaps.append(region_similarity(first.mask, second.mask))
             list(trackers.values())[1].correct(0, first.box)
     return initialisations, whole, overlaps

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ar.data.clips import by_collection, open_clips
-from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.mixture import Mixture
-from tracker_ar.data.training_samples import Augmentation, MixedSequences, SequenceSource, SyntheticSource
+from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
+from tracker_ar.data.training_samples import Augmentation, MixedSequences, SequenceSource, SyntheticSource
 from tracker_ar.engine.inference import prepare_for_inference
 from tracker_ar.models.lite_base import LiteBase, build_lite_base
 from tracker_ar.train.batches import VALIDATION_SEED, TensorBatch

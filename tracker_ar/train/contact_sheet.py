@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
+from tracker_ar.data.target_crops import TargetCrops
 from tracker_ar.errors import DataError
 from tracker_ar.train.batches import PairBatch, SequenceBatch
 
@@ -25,7 +28,25 @@ def write_sheet(batches: list[PairBatch | SequenceBatch], path: Path) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    samples = [sample for batch in batches for sample in _samples(batch)]
+    _write([sample for batch in batches for sample in _samples(batch)], path)
+
+
+def write_crop_sheet(targets: Sequence[TargetCrops], path: Path) -> None:
+    """Write a PNG: one row per target, outlined and boxed as in `write_sheet`.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    samples = []
+    for crops in targets:
+        parts = [torch.from_numpy(part) for part in (crops.pixels, crops.masks, crops.boxes)]
+        samples.append([_cell(image, mask, box if mask.any() else None) for image, mask, box in zip(*parts)])
+    longest = max(map(len, samples))
+    blank = np.zeros_like(samples[0][0])
+    _write([sample + [blank] * (longest - len(sample)) for sample in samples], path)
+
+
+def _write(samples: list[list[np.ndarray]], path: Path) -> None:
     per_row = max(1, _COLUMNS // len(samples[0]))
     strips = [np.hstack(cells) for cells in samples]
     blank = np.zeros_like(strips[0])

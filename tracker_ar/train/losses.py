@@ -18,12 +18,56 @@ def mask_loss(
         logits: float (N, 1, S, S).
         masks: float {0, 1} of the same shape.
     """
+    entropy, jaccard = _mask_terms(logits, masks)
+    return entropy_weight * entropy.mean() + jaccard_weight * jaccard.mean()
+
+
+def mask_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """`mask_loss` of every sample alone, (N,)."""
+    entropy, jaccard = _mask_terms(logits, masks)
+    return entropy + jaccard
+
+
+def _mask_terms(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = torch.sigmoid(logits)
     overlap = (probabilities * masks).sum((1, 2, 3))
     union = (probabilities + masks - probabilities * masks).sum((1, 2, 3))
     jaccard = (overlap + 1.0) / (union + 1.0)
-    entropy = F.binary_cross_entropy_with_logits(logits, masks)
-    return entropy_weight * entropy + jaccard_weight * (1.0 - jaccard).mean()
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2, 3))
+    return entropy, 1.0 - jaccard
+
+
+def box_loss(corners: Tensor, wanted: Tensor, size: int) -> Tensor:
+    """Generalised IoU loss (Rezatofighi et al. 2019) plus five times the mean error of an edge against the crop's side
+    (the weights of DETR, Carion et al. 2020, are 2 and 5). Corners (N, 4) x1, y1, x2, y2 in pixels of crops of `size`.
+    """
+    if not len(corners):
+        return corners.sum()
+    shared, union = _shared_and_union(corners, wanted)
+    around = torch.maximum(corners[:, 2:], wanted[:, 2:]) - torch.minimum(corners[:, :2], wanted[:, :2])
+    hull = around.clamp(min=0).prod(1).clamp(min=1.0)
+    generalised = shared / union - (hull - union) / hull
+    return (1.0 - generalised).mean() + 5.0 * ((corners - wanted) / size).abs().mean()
+
+
+def box_overlap(corners: Tensor, wanted: Tensor) -> Tensor:
+    """IoU of boxes (N, 4) x1, y1, x2, y2, pair by pair: (N,)."""
+    shared, union = _shared_and_union(corners, wanted)
+    return shared / union
+
+
+def _shared_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    sides = torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])
+    shared = sides.clamp(min=0).prod(1)
+    areas = [(one[:, 2:] - one[:, :2]).clamp(min=0).prod(1) for one in (first, second)]
+    return shared, (areas[0] + areas[1] - shared).clamp(min=1.0)
+
+
+def judgement_loss(logits: Tensor, present: Tensor, overlaps: Tensor) -> Tensor:
+    """Cross entropy of (N, 2) logits: that the target is there, bool (N,), and the mask's IoU, (N,), 0 where it is not.
+    """
+    quality = torch.where(present, overlaps, torch.zeros_like(overlaps))
+    return F.binary_cross_entropy_with_logits(logits, torch.stack((present.float(), quality), dim=1))
 
 
 def target_score_loss(scores: Tensor, masks: Tensor) -> Tensor:

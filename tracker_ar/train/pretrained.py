@@ -73,3 +73,23 @@ def _adapt_stem(tensors: dict[str, Tensor]) -> None:
     offset = (mean - _PUBLISHED_MEAN) / _PUBLISHED_SCALE
     tensors["conv1.1.running_mean"] = tensors["conv1.1.running_mean"] - weight.sum((2, 3)) @ offset
     tensors["conv1.0.weight"] = weight * (std / _PUBLISHED_SCALE)[:, None, None]
+
+
+# Root mean squares of the stages' features on photographs; the mean over channels varies little from image to image.
+_FEATURE_SIZES = {"layer1": 7.7, "layer2": 6.8, "layer3": 5.6, "layer4": 2.5}
+
+
+@torch.no_grad()
+def scale_to_unit(network: EfficientNetLite) -> None:
+    """Let every stage hand out features of about unit size, and compute the same otherwise.
+
+    Blocks end in a batch norm without rectifier and add up: it is scaled, and what reads the stage takes it back.
+    """
+    sizes = {network.channels[name]: size for name, size in _FEATURE_SIZES.items() if name in network.stages}
+    for name in network.stages:
+        for block in getattr(network, name):
+            if block.expand is not None:
+                block.expand[0].weight.mul_(sizes.get(block.expand[0].in_channels, 1.0))
+            size = sizes.get(block.project[0].out_channels, 1.0)
+            block.project[1].weight.div_(size)
+            block.project[1].bias.div_(size)

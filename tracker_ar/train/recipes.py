@@ -11,6 +11,7 @@ from tracker_ar.data.training_samples import Augmentation, SequenceGeometry
 from tracker_ar.models.alpha_refine import MASK_REFINER_50, MASK_REFINER_LITE, MaskRefinerConfig
 from tracker_ar.models.dimp import SUPER_DIMP_50, SUPER_DIMP_LITE, DiMPConfig
 from tracker_ar.models.lite_base import LITE_BASE, LiteBaseConfig
+from tracker_ar.train.feature_pool import PoolSettings
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,38 @@ class RefinerRecipe:
     def size_at(self, progress: float) -> int:
         """Crop side at this share (0 to 1) of the training."""
         return [size for start, size in self.sizes if progress >= start][-1]
+
+
+@dataclass(frozen=True)
+class PooledRefinerRecipe:
+    """A refiner with box branch and judge on a pretrained backbone.
+
+    Attributes:
+        frozen_share: of the training, up to which the backbone is frozen; then its last stages are trained too.
+        backbone_rate: scales the learning rate there.
+        box_share, self_share: of pairs whose reference is known by its box, and of those in which the reference is
+            itself to be segmented.
+        absent_share, absent_weight: of search crops without the target, and the weight of their masks' loss.
+        video_share: of targets that come from videos; the rest from scenes.
+    """
+
+    name: str
+    schedule: Schedule
+    batch_size: int
+    network: MaskRefinerConfig = MASK_REFINER_LITE
+    kind: str = "lite_mask_refiner"
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    scenes: SceneSettings = field(default_factory=SceneSettings)
+    video_share: float = 0.3
+    frozen_share: float = 0.7
+    backbone_rate: float = 0.3
+    box_share: float = 0.35
+    self_share: float = 0.2
+    absent_share: float = 0.2
+    absent_weight: float = 0.3
+    score_weight: float = 0.2
+    box_weight: float = 1.0
+    judgement_weight: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -193,12 +226,12 @@ class ClassifierRecipe:
         return FrameSampling(*self.cached_frames, max_gap=self.max_gap, shortest=15)
 
 
-RECIPES: dict[str, RefinerRecipe | BaseRecipe | ClassifierRecipe] = {
-    "lite-refiner": RefinerRecipe(
+RECIPES: dict[str, RefinerRecipe | PooledRefinerRecipe | BaseRecipe | ClassifierRecipe] = {
+    "lite-refiner": PooledRefinerRecipe(
         name="lite-refiner",
-        schedule=Schedule(learning_rate=1.2e-3, weight_decay=0.02),
-        batch_size=16,
-        sizes=((0.0, 128), (0.4, 192), (0.75, 256)),
+        schedule=Schedule(learning_rate=1e-3, weight_decay=0.02, average_decay=0.998),
+        batch_size=8,
+        scenes=SceneSettings(real_share=0.45, region_share=0.2),
     ),
     "lite-base": BaseRecipe(
         name="lite-base",

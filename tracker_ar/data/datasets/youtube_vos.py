@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,22 @@ LAYOUT = """  ROOT/train/meta.json                           (ROOT may also be t
   ROOT/train/Annotations/VIDEO/00000.png ...     (palette images, one value per object)"""
 
 
+_HELD_OUT = 10
+
+
+def _split_of(name: str, video: dict) -> str:
+    held_out = zlib.crc32(name.encode()) % _HELD_OUT == 0 and not video.get("scene_shared_with")
+    return "validation" if held_out else "train"
+
+
 class YouTubeVOS:
     """One track per object of the training set.
 
     Args:
         root: the data set's folder, of the version 2018 or 2019.
         only: a file that names the videos to keep, one a line.
+        split: "train" or "validation": one video in ten is held out by a checksum of its name, but none of which
+            meta.json says that an evaluation video shows the same scene ("scene_shared_with"). None keeps all.
 
     Raises:
         DataError: the folder or meta.json is missing or damaged.
@@ -30,7 +41,7 @@ class YouTubeVOS:
     is_video = True
     has_masks = True
 
-    def __init__(self, root: str | Path, only: str | Path | None = None) -> None:
+    def __init__(self, root: str | Path, only: str | Path | None = None, split: str | None = None) -> None:
         meta = existing(root, ("train/meta.json", "meta.json"), self.name, LAYOUT)
         self.folder = meta.parent
         for part in ("JPEGImages", "Annotations"):
@@ -41,7 +52,7 @@ class YouTubeVOS:
             self.objects = [
                 (video, int(number), list(entry["frames"]))
                 for video in sorted(videos)
-                if kept is None or video in kept
+                if (kept is None or video in kept) and (split is None or split == _split_of(video, videos[video]))
                 for number, entry in sorted(videos[video]["objects"].items())
             ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -63,7 +63,7 @@ class ImageLibrary:
 
     def __init__(self, folder: str | Path, split: str = "train", limit: int | None = None) -> None:
         self.folder = Path(folder)
-        entries = [entry for entry in _read_index(self.folder) if in_split(entry["name"], split)]
+        entries = [entry for entry in read_index(self.folder) if in_split(entry["name"], split)]
         self.images = [self._read(entry) for entry in entries[:limit]]
         self.objects: dict[str, list[Cutout]] = {}
         self.regions: list[Cutout] = []
@@ -126,7 +126,8 @@ def in_split(name: str, split: str) -> bool:
     return held_out == (split == "validation")
 
 
-def _read_index(folder: Path) -> list[dict]:
+def read_index(folder: Path) -> list[dict]:
+    """The entries of a data folder's index. Raises DataError where it is missing or damaged."""
     path = folder / "index.json"
     if not path.is_file():
         raise DataError(f"{path}: not found; --data must name a folder with index.json, images/ and masks/")

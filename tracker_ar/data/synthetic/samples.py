@@ -75,15 +75,15 @@ class PairPlan:
 
 def plan_pair(sampler: SceneSampler, rng: np.random.Generator, size: int) -> PairPlan:
     """Draw a pair whose search crop is cut around an imperfect box, as the base tracker's is."""
-    scene, boxes = _visible_scene(sampler, rng, 2)
+    scene, boxes = visible_scene(sampler, rng, 2)
     mirror = rng.random() < 0.1
     grey = rng.random() < 0.05
-    reference = _shot(scene, 0, _around(boxes[0], 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
+    reference = shot_of(scene, 0, around(boxes[0], 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
     # The entry counts the crop's middle as (size - 1) / 2.
     corner = (size - 1) / 2 - size / 4
     reference_box = np.array([corner, corner, size / 2, size / 2], np.float32)
     guess = _imperfect(boxes[1], rng)
-    search = _shot(scene, 1, _around(guess, 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
+    search = shot_of(scene, 1, around(guess, 2.0), size, cv2.BORDER_CONSTANT, rng, grey)
     flip = rng.random() < 0.5
     reference, search = replace(reference, mirrored=flip), replace(search, mirrored=flip != mirror)
     return PairPlan(reference, search, reference_box, rng.random() < _BOX_ONLY)
@@ -120,23 +120,23 @@ def plan_sequence(
     Returns:
         the crops before they are made, and the boxes of `BaseSequence`.
     """
-    scene, boxes = _visible_scene(sampler, rng, sum(frames))
+    scene, boxes = visible_scene(sampler, rng, sum(frames))
     grey = rng.random() < 0.05
     mirror = rng.random() < 0.5
     shots, inside = [], []
     for frame, box in enumerate(boxes):
         test = int(frame >= frames[0])
         region = _search_region(box, scene.frame_size, factor, centre_jitter[test], scale_jitter[test], rng)
-        shot = _shot(scene, frame, region, size, cv2.BORDER_REPLICATE, rng, grey)
+        shot = shot_of(scene, frame, region, size, cv2.BORDER_REPLICATE, rng, grey)
         shots.append(replace(shot, mirrored=mirror))
-        x, y, w, h = _into_window(box, region, size)
+        x, y, w, h = into_window(box, region, size)
         if mirror:
             x = size - x - w
         inside.append((x, y, w, h))
     return shots, np.array(inside, np.float32)
 
 
-def _visible_scene(
+def visible_scene(
     sampler: SceneSampler, rng: np.random.Generator, frames: int
 ) -> tuple[Scene, list[np.ndarray]]:
     """Draw scenes until the target can be seen in every frame; the last one drawn must do at the end."""
@@ -152,7 +152,7 @@ def _visible_scene(
     return scene, boxes
 
 
-def _shot(
+def shot_of(
     scene: Scene,
     frame: int,
     region: tuple[float, float, float, float],
@@ -184,7 +184,7 @@ def take(shot: Shot, size: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, mask
 
 
-def _around(box: np.ndarray, factor: float) -> tuple[float, float, float, float]:
+def around(box: np.ndarray, factor: float) -> tuple[float, float, float, float]:
     x, y, w, h = box
     left, top = x + w / 2 - factor * w / 2, y + h / 2 - factor * h / 2
     return left, top, left + factor * w, top + factor * h
@@ -225,7 +225,7 @@ def _search_region(
     return float(corner[0]), float(corner[1]), float(corner[0] + side), float(corner[1] + side)
 
 
-def _into_window(
+def into_window(
     box: np.ndarray, region: tuple[float, float, float, float], size: int
 ) -> tuple[float, float, float, float]:
     matrix = window_matrix(region, (size, size))
