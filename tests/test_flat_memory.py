@@ -11,7 +11,7 @@ import torch
 from tracker_ar import zoo
 from tracker_ar.zoo import build_tracker
 
-LITE = zoo.profile("lite")
+LITE = zoo.profile("lite_dimp+lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND),

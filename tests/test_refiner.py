@@ -21,7 +21,7 @@ from tracker_ar.refine.refiner import MaskTarget, SegmentingRefiner
 from tracker_ar.refine.second_pass import Correction
 from tracker_ar.refine.settings import RefinerSettings
 
-LITE = zoo.profile("lite")
+LITE = zoo.profile("lite_dimp+lite")
 
 SIZE = (90, 120)
 

@@ -28,7 +28,7 @@ from tracker_ar.trace import listening
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.zoo import build_tracker
 
-LITE = zoo.profile("lite")
+LITE = zoo.profile("lite_dimp+lite")
 
 FOUND = replace(LITE.base.localization, not_found_threshold=-1.0)
 SMALL = replace(LITE, base=replace(LITE.base, input_size=128, localization=FOUND),

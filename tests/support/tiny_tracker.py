@@ -17,7 +17,7 @@ from tracker_ar.prediction import Prediction
 from tracker_ar.refine.refiner import SegmentingRefiner
 from tracker_ar.tracker import AlphaRefineTracker
 
-LITE = zoo.profile("lite")
+LITE = zoo.profile("lite_dimp+lite")
 
 HEIGHT, WIDTH = 120, 160
 BOX = (60.0, 40.0, 30.0, 24.0)
