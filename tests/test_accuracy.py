@@ -25,7 +25,7 @@ from tracker_ar.geometry import box_from_mask, mask_from_box
 from tracker_ar.prediction import BaseResult, Prediction, Refinement
 from tracker_ar.run_lengths import encode_mask_line
 
-LITE = zoo.profile("lite_dimp+lite")
+LITE = zoo.profile("lite")
 
 HEIGHT, WIDTH, LENGTH = 48, 64, 8
 SPEED = 2

@@ -194,12 +194,12 @@ def write_card(folder: Path, **changed: str) -> None:
 
 def test_sound_checkpoints(tmp_path: Path) -> None:
     write_lite(tmp_path)
-    row = named(machine.checkpoints(tmp_path), "checkpoint lite_super_dimp.safetensors")
+    row = named(machine.checkpoints(tmp_path), "checkpoint lite_base.safetensors")
     assert "no recorded hash" in row.found
     write_card(tmp_path)
     found = list(machine.checkpoints(tmp_path))
     assert {row.state for row in found} == {OK} and len(found) == 4 + 1
-    assert "as recorded" in named(found, "checkpoint lite_super_dimp.safetensors").found
+    assert "as recorded" in named(found, "checkpoint lite_base.safetensors").found
     assert "runs lite" in named(found, "tracker").found
     assert "not installed" in named(found, "checkpoint super_dimp.safetensors").found
 
@@ -214,17 +214,17 @@ def test_missing_checkpoints(tmp_path: Path) -> None:
 
 def test_altered_checkpoint(tmp_path: Path) -> None:
     write_lite(tmp_path)
-    write_card(tmp_path, lite_super_dimp="0" * 64)
+    write_card(tmp_path, lite_base="0" * 64)
     found = list(machine.checkpoints(tmp_path))
-    row = named(found, "checkpoint lite_super_dimp.safetensors")
+    row = named(found, "checkpoint lite_base.safetensors")
     assert row.state == FAILED and "altered" in row.cause and "git checkout -- checkpoints" in row.fix
     assert named(found, "tracker").state == FAILED
 
 
 def test_damaged_checkpoint(tmp_path: Path) -> None:
     write_lite(tmp_path)
-    file = tmp_path / "lite_super_dimp.safetensors"
-    write_checkpoint(file, {"weight": torch.tensor([1.0, float("nan")])}, "lite_super_dimp")
+    file = tmp_path / "lite_base.safetensors"
+    write_checkpoint(file, {"weight": torch.tensor([1.0, float("nan")])}, "lite_base")
     row = named(machine.checkpoints(tmp_path), f"checkpoint {file.name}")
     assert (row.state, row.found) == (FAILED, "damaged") and "git checkout -- checkpoints" in row.fix
 
@@ -240,5 +240,5 @@ def test_unfit_checkpoint_of_the_authors_falls_back(tmp_path: Path) -> None:
 
 def test_the_authors_weights_make_the_own_ones_dispensable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "best_installed", lambda folder: "vot2020")
-    row = named(machine.checkpoints(tmp_path), "checkpoint lite_super_dimp.safetensors")
+    row = named(machine.checkpoints(tmp_path), "checkpoint lite_base.safetensors")
     assert row.state == WARNING and "git checkout" in row.fix

@@ -1,4 +1,4 @@
-"""`alpharefine explain`: one frame of the real `lite` tracker, stage by stage."""
+"""`alpharefine explain`: one frame of a real tracker, stage by stage."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tracker_ar.refine import refiner
 from tracker_ar.refine.box_refiner import BoxRefiner
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 4
+NAME = "lite_dimp+lite"  # has every stage: the box of `lite` comes from its refiner
 STAGES = ["1_frame", "2_score_map", "3_boxes_before", "4_boxes_after", "5_target_cells", "6_correlation",
           "7_mask_probability", "8_result"]
+WITHOUT_BOXES = [stage for stage in STAGES if "boxes" not in stage]
 
 
 def picture(frame: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +37,7 @@ def picture(frame: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def explained() -> tuple[Explanation, object, np.ndarray]:
     """The last frame explained, the reference, and the mask of the same frame from a plain run."""
-    plain, observed = build_tracker("lite", "cpu"), build_tracker("lite", "cpu")
+    plain, observed = build_tracker(NAME, "cpu"), build_tracker(NAME, "cpu")
     image, mask = picture(0)
     reference = start(observed, image, mask)
     plain.initialize(image, mask)
@@ -60,13 +62,13 @@ def test_stages_belong_together(explained: tuple) -> None:
     zoom = np.array([side / (right - left), side / (bottom - top)] * 2)
     inside = (box - [left, top, 0, 0]) * zoom
     assert (np.abs(ascent.end - inside).max(axis=1) < 0.15 * side).any()
-    assert explanation.correlation.shape == (64, 16, 16)
+    assert explanation.correlation.shape == (36, 12, 12)
     np.testing.assert_array_equal(explanation.refinement.mask, explanation.prediction.mask)
 
 
 def test_the_crop_shown_is_the_one_that_was_used(explained: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a second pass was taken: the mask must have been pasted back from it."""
-    tracker = build_tracker("lite", "cpu")
+    tracker = build_tracker(NAME, "cpu")
     image, mask = picture(0)
     start(tracker, image, mask)
     used = []
@@ -78,7 +80,7 @@ def test_the_crop_shown_is_the_one_that_was_used(explained: tuple, monkeypatch: 
     assert len(used) == 2 and used[0].window != used[1].window
     assert explanation.crop is used[1]
     monkeypatch.setattr(refiner, "is_better", lambda *_: False)
-    tracker = build_tracker("lite", "cpu")
+    tracker = build_tracker(NAME, "cpu")
     start(tracker, image, mask)
     used.clear()
     assert explain_frame(tracker, picture(1)[0]).crop is used[0]
@@ -107,9 +109,8 @@ def test_probability_is_outlined_at_the_threshold(explained: tuple) -> None:
 def test_frame_without_a_target(explained: tuple, tmp_path: Path) -> None:
     explanation, reference, _ = explained
     lost = dataclasses.replace(explanation, ascent=None, decision="not_found")
-    names = [file.name for file in write_explanation(tmp_path, lost, reference, 7)]
-    kept = [f"{stage}.png" for stage in STAGES if "boxes" not in stage]
-    assert names == [*kept, "overview.png", "numbers.txt"]
+    names = [file.stem for file in write_explanation(tmp_path, lost, reference, 7)]
+    assert names == [*WITHOUT_BOXES, "overview", "numbers"]
     assert "none refined: the target was not found" in describe(lost, 7)
 
 
@@ -154,14 +155,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "stages", "boxes"), [(NAME, STAGES, 10), ("lite", WITHOUT_BOXES, 0)])
+def test_command(
+    name: str, stages: list[str], boxes: int, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "made"
-    words = ["explain", str(source), "--box", "34,28,32,32", "--profile", "lite", "--device", "cpu"]
+    words = ["explain", str(source), "--box", "34,28,32,32", "--tracker", name, "--device", "cpu"]
     assert cli.main([*words, "--out", str(out)]) == 0
     output = capsys.readouterr().out
-    assert f"frame {FRAMES}\n" in output and output.count("->") == 10
+    assert f"frame {FRAMES}\n" in output and output.count("->") == boxes
     assert (out / "numbers.txt").read_text().strip() in output
-    assert sorted(file.stem for file in out.glob("*.png")) == sorted([*STAGES, "overview"])
+    assert sorted(file.stem for file in out.glob("*.png")) == sorted([*stages, "overview"])
     for file in out.glob("*.png"):
         assert cv2.imread(str(file)).std() > 5
 

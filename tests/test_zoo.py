@@ -39,8 +39,9 @@ def fill(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "becomes", "base", "refiner"), [
-    ("lite", "lite", "lite_dimp", "lite"), ("vot2020", "vot2020", "super_dimp", "vot2020"),
-    ("lite_dimp+lite", "lite", "lite_dimp", "lite"), ("super_dimp+lite", "super_dimp+lite", "super_dimp", "lite"),
+    ("lite", "lite", "lite_base", "lite"), ("vot2020", "vot2020", "super_dimp", "vot2020"),
+    ("lite_base+lite", "lite", "lite_base", "lite"), ("lite_dimp+lite", "lite_dimp+lite", "lite_dimp", "lite"),
+    ("super_dimp+lite", "super_dimp+lite", "super_dimp", "lite"),
     ("csrt+vot2020", "csrt+vot2020", "csrt", "vot2020"), ("super_dimp", "super_dimp", "super_dimp", ""),
     ("static", "static", "static", "")])
 def test_names(name: str, becomes: str, base: str, refiner: str) -> None:
@@ -64,7 +65,7 @@ def test_unknown_names_are_refused_with_what_could_be_meant(name: str, says: str
 
 def test_the_best_that_is_installed_is_taken_and_named(tmp_path: Path) -> None:
     assert zoo.best_installed(tmp_path) == "lite"
-    with pytest.raises(CheckpointError, match="lite_super_dimp.safetensors is missing"):
+    with pytest.raises(CheckpointError, match="lite_base.safetensors is missing"):
         zoo.build_tracker(checkpoint=tmp_path)
     tracker = tracker_ar.build_tracker(device="cpu")  # on a fresh clone
     assert tracker.profile == zoo.profile("lite")
@@ -77,7 +78,7 @@ def test_the_best_that_is_installed_is_taken_and_named(tmp_path: Path) -> None:
     assert zoo.lacks("super_dimp+vot2020", tmp_path) == ["mask_refiner_384.safetensors"]
 
 
-@pytest.mark.parametrize("name", ["lite", "lite_dimp", "static+lite", "static"])
+@pytest.mark.parametrize("name", ["lite", "lite_base", "lite_dimp+lite", "lite_dimp", "static+lite", "static"])
 def test_every_combination_tracks_through_one_class(name: str) -> None:
     torch.manual_seed(0)
     tracker = zoo.build_tracker(name, "cpu", random_weights=True)
@@ -140,7 +141,7 @@ def test_the_table_fits_the_terminal(
     place = [line for line in lines if str(ROOT) in line]  # paths are not broken
     assert all(len(line) <= width for line in lines if line not in place)
     rows = {line.split()[0]: line.split() for line in lines[: lines.index("")]}
-    assert rows["lite"][1:4] == ["lite_dimp", "lite", "yes"] and rows["static"][1:4] == ["static", "-", "yes"]
+    assert rows["lite"][1:4] == ["lite_base", "lite", "yes"] and rows["static"][1:4] == ["static", "-", "yes"]
     assert rows["vot2020"][1:4] == ["super_dimp", "vot2020", "no"]
     text = " ".join(" ".join(lines).split())
     assert "EAO 0.493" in text and "mask_refiner_384.safetensors" in text and "Without a name, lite runs" in text

@@ -32,6 +32,7 @@ from tracker_ar.models.dimp import build_dimp
 from tracker_ar.models.eco_features import with_unit_power
 from tracker_ar.models.fourier_filter import SolverSettings
 from tracker_ar.models.iou_net import IoUNet
+from tracker_ar.models.lite_base import build_lite_base
 from tracker_ar.models.mdnet import MDNet
 from tracker_ar.models.resnet import ResNet
 from tracker_ar.refine.settings import RefinerSettings
@@ -108,6 +109,9 @@ def small_base(name: str) -> tuple[list[nn.Module], Any]:
         return [lively(MDNet())], SMALL_MDNET
     if name == "eco":
         return [SmallFeatures()], SMALL_ECO
+    if name == "lite_base":
+        small = replace(settings.network, channels=8, hidden=16)
+        return [lively(build_lite_base(small))], replace(settings, network=small, input_size=96)
     assert isinstance(settings, BaseSettings | ATOMSettings)
     settings = replace(
         settings, input_size=96, localization=replace(settings.localization, not_found_threshold=-1.0),
