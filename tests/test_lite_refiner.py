@@ -17,18 +17,19 @@ from torch import Tensor
 from training_data import make_folder
 
 import tracker_ar.train.pooled_refiner as pooled_refiner
+from tracker_ar.commands import train as command
 from tracker_ar.data.datasets.youtube_vos import YouTubeVOS
 from tracker_ar.data.synthetic.library import ImageLibrary
 from tracker_ar.data.synthetic.scenes import SceneSampler
 from tracker_ar.data.target_crops import CropSource, MixedCrops, Role, SceneCrops, VideoCrops, place_without, wrong_box
+from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import DataError
+from tracker_ar.frame import Frame
 from tracker_ar.geometry import box_from_mask, box_iou
 from tracker_ar.models.alpha_refine import LEVELS, MASK_REFINER_LITE, box_masks, build_mask_refiner
-from tracker_ar.models.edge_head import BoxHead
+from tracker_ar.models.edge_head import EdgeHead
 from tracker_ar.models.efficientnet_lite import STAGES, EfficientNetLite
-from tracker_ar.profiles import LITE
-from tracker_ar.refine import Refiner
-from tracker_ar.train import command
+from tracker_ar.refine.refiner import SegmentingRefiner
 from tracker_ar.train.feature_pool import PoolSettings
 from tracker_ar.train.loop import Budget, Trainer
 from tracker_ar.train.losses import box_loss, box_overlap, judgement_loss
@@ -36,6 +37,7 @@ from tracker_ar.train.pooled_refiner import PooledRefinerTask, Start
 from tracker_ar.train.pretrained import load_published, scale_to_unit
 from tracker_ar.train.recipes import RECIPES, Schedule
 from tracker_ar.weights.store import load_into
+from tracker_ar.zoo import profile
 
 LAYERS = tuple(LEVELS.values())
 IMAGENET = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
@@ -82,14 +84,14 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_published(tensors: dict[str, Tensor], images: Tensor) -> Tensor:
     """The published network up to stride 32: images (value - 127) / 128, more padding at the right and bottom."""
-    def unit(x: Tensor, convolution: str, norm: str, stride: int = 1, groups: int = 1, rectify: bool = True) -> Tensor:
+    def unit(x: Tensor, convolution: str, norm: str, stride: int = 1, groups: int = 1, relu: bool = True) -> Tensor:
         weight = tensors[f"{convolution}.weight"]
         lacking = max((-(-x.shape[-1] // stride) - 1) * stride + weight.shape[-1] - x.shape[-1], 0)
         before, after = lacking // 2, lacking - lacking // 2
         x = F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=stride, groups=groups)
         values = (tensors[f"{norm}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
         x = F.batch_norm(x, *values, eps=1e-3)
-        return F.relu6(x) if rectify else x
+        return F.relu6(x) if relu else x
 
     x, block = unit(images, "_conv_stem", "_bn0", 2), 0
     for groups in STAGES.values():
@@ -98,7 +100,7 @@ def as_published(tensors: dict[str, Tensor], images: Tensor) -> Tensor:
                 prefix, stride = f"_blocks.{block}.", first_stride if position == 0 else 1
                 hidden = unit(x, f"{prefix}_expand_conv", f"{prefix}_bn0") if block else x
                 hidden = unit(hidden, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride, hidden.shape[1])
-                result = unit(hidden, f"{prefix}_project_conv", f"{prefix}_bn2", rectify=False)
+                result = unit(hidden, f"{prefix}_project_conv", f"{prefix}_bn2", relu=False)
                 x = x + result if position else result
                 block += 1
     return x
@@ -148,7 +150,7 @@ class TestBackbone:
 class TestBoxes:
     def test_the_box_branch_learns_the_extent_of_what_it_sees(self) -> None:
         torch.manual_seed(0)
-        head = BoxHead(4, hidden=16)
+        head = EdgeHead(4, hidden=16)
         optimizer = torch.optim.Adam(head.parameters(), 5e-3)
         generator = torch.Generator().manual_seed(1)
 
@@ -194,12 +196,13 @@ class TestBoxes:
 
     def test_a_refinement_has_a_box_and_a_judgement(self) -> None:
         torch.manual_seed(0)
-        refiner = Refiner(build_mask_refiner(LITE.refiner.network), LITE.refiner, torch.device("cpu"))
-        image = np.random.default_rng(2).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-        refiner.initialize(image, np.array([40.0, 30, 30, 24]))
-        found = refiner.refine(image, np.array([42.0, 31, 30, 24]))
+        settings = profile("lite").refiner
+        refiner = SegmentingRefiner(Runner(build_mask_refiner(settings.network), torch.device("cpu")), settings)
+        frame = Frame(np.random.default_rng(2).integers(0, 255, (90, 120, 3), dtype=np.uint8))
+        target = refiner.start(frame, np.array([40.0, 30, 30, 24]))
+        (found,) = refiner.refine(frame, [target], [np.array([42.0, 31, 30, 24])], [True])
         # An untrained branch points at the middle of the crop, with the least box.
-        assert found.corner_box is not None and abs(found.corner_box[:2] - [57, 43]).max() < 12
+        assert abs(found.box[:2] - [57, 43]).max() < 12
         assert 0 < found.presence < 1 and 0 < found.quality < 1
 
 

@@ -28,7 +28,7 @@ MAX_POSITION = 2.0**24  # float32 counts whole pixels up to here
 MAX_REGION_PIXELS = 1 << 26
 
 Window = tuple[int, int, int, int]  # left, top, right, bottom in image pixels, the last two exclusive
-PairLike = float | Sequence[float] | np.ndarray | torch.Tensor
+PairLike = float | np.floating | Sequence[float] | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)

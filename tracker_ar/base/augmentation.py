@@ -24,7 +24,7 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 def augment_first_frame(
     image: np.ndarray,
     position: torch.Tensor,
-    scale: torch.Tensor | float,
+    scale: torch.Tensor | float | np.floating,
     sample_size: int,
     settings: AugmentationSettings,
     draw: Callable[[int], torch.Tensor],

@@ -1,6 +1,6 @@
 """Which box of a frame is believed, and fed back to the base tracker: the base tracker's, or the refiner's.
 
-The refiner's box is the better one as long as it looks at the target; where it does not, feeding it back ruins the
+The refiner's box is the better one as long as its crop shows the target; where it does not, feeding it back ruins the
 search. It is believed by how well its box agrees with its mask and how well it expects the mask to cover the target.
 """
 
@@ -22,10 +22,10 @@ class JudgeSettings:
     """found, lost: scores from which the target counts as found, and under which as lost.
 
     base_weight, refiner_weight, caution: of the base tracker's score and the refiner's in the logarithm of the odds,
-    and what is taken off it: both are fooled by the same look-alikes. agreement: overlap of the refiner's box with the
+    and what is taken off it: both are fooled by the same distractors. agreement: overlap of the refiner's box with the
     box around its mask, quality: expected overlap of the mask, from which on the refiner's box begins to be believed,
     and where it wholly is. pull: fraction of the way from the last size to one that is wholly believed; most_growth: of
-    a side within a frame, either way, before that.
+    a side per frame, either way, before that.
     """
 
     found: float = 0.9
@@ -74,8 +74,8 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Intersection over union of two boxes with positive size, 0 to 1."""
     near = np.maximum(first[:2], second[:2])
     far = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
-    shared = float(np.maximum(far - near, 0).prod())
-    return shared / float(first[2:].prod() + second[2:].prod() - shared)
+    common = float(np.maximum(far - near, 0).prod())
+    return common / float(first[2:].prod() + second[2:].prod() - common)
 
 
 def logit(probability: float) -> float:

@@ -1,7 +1,7 @@
 """The base tracker of `lite`: a target filter learned online on an ImageNet backbone finds the target.
 
 How large the target is it does not say: its box has the size that was last fed back. What a frame may teach is
-therefore decided at the end of a frame (`settle`), after the refiner has looked.
+therefore decided at the end of a frame (`settle`), after the refiner's pass.
 
 Boxes and centres are in continuous coordinates: pixel i covers [i, i + 1).
 """
@@ -79,6 +79,7 @@ class LiteResult(BaseResult):
     """box: of the last size, where the score map peaks. score: that the target is there, calibrated. evidence: what
     that rests on."""
 
+    score: float
     evidence: Evidence
 
 
@@ -240,7 +241,7 @@ class LiteTracker:
         return float(np.sqrt(box[2:].prod()) * self.settings.search_area_scale)
 
     def _kept_inside(self, box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """The box moved so that a share of it stays within the image."""
+        """The box moved so that a fraction of it stays within the image."""
         hidden = (1 - self.settings.inside_share) * box[2:]
         limits = np.array(image_size[::-1], np.float64)
         return np.concatenate((np.clip(box[:2], -hidden, limits - box[2:] + hidden), box[2:]))

@@ -33,7 +33,7 @@ class Peaks:
 
 @dataclass(frozen=True)
 class Evidence:
-    """peak: the highest score. rival: the second peak's share of it, 0 to 1."""
+    """peak: the highest score. rival: the second peak as a fraction of it, 0 to 1."""
 
     peak: float
     rival: float
@@ -51,7 +51,7 @@ def score_peaks(
     if last is not None:
         distance = ((rows - last[1]) ** 2 + (columns - last[0]) ** 2) / target_size.prod()
         weighed = scores * (1 - settings.stay + settings.stay * np.exp(-0.5 * distance / settings.reach**2))
-    row, column = np.unravel_index(int(weighed.argmax()), scores.shape)
+    row, column = divmod(int(weighed.argmax()), scores.shape[1])
     around = np.maximum(settings.neighborhood * target_size / 2, 1.0)
     near = (np.abs(rows - row) <= around[1]) & (np.abs(columns - column) <= around[0])
     others = scores[~near]

@@ -7,10 +7,15 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracker_ar.errors import InputError
+
+if TYPE_CHECKING:  # torch comes with it, and takes seconds
+    from tracker_ar.data.sequence import Frame, Track
+    from tracker_ar.evaluate.closed_loop import LiteLoop, OpenCVLoop
 
 SYNTHETIC_FRAMES = 40
 
@@ -40,22 +45,25 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from tracker_ar.evaluate.closed_loop import closed_loop, frames_of, strangers, summary, teacher_forced
+    from tracker_ar.evaluate.closed_loop import LiteLoop, closed_loop, frames_of, strangers, summary, teacher_forced
 
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     if args.clips is None and args.images is None:
         raise InputError("say what to validate on: --clips FOLDER, --images FOLDER, or both")
+    if args.nano and args.teacher_forced:
+        raise InputError("--teacher-forced is for the tracker of lite, not for --nano")
     tracker = _nano(args.nano) if args.nano else _lite(args)
     groups: dict[str, list] = {}
     saved: list[dict] = []
-    others: list = []
+    others: list[Frame] = []
     for group, track in _tracks(args):
         frames = frames_of(track, args.step)
         if len(frames) < 5:
             continue
         started = time.perf_counter()
         if args.teacher_forced:
+            assert isinstance(tracker, LiteLoop)
             rows = teacher_forced(frames, tracker)
             means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
             groups.setdefault(group, []).append(means)
@@ -84,11 +92,11 @@ def _shown(means: dict[str, float]) -> str:
     return "  ".join(f"{key} {value:.3f}" for key, value in means.items())
 
 
-def _plain(value: object) -> object:
+def _plain(value: np.ndarray | np.floating) -> list | float:
     return value.tolist() if isinstance(value, np.ndarray) else float(value)
 
 
-def _tracks(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
+def _tracks(args: argparse.Namespace) -> Iterator[tuple[str, Track]]:
     from tracker_ar.data.clips import open_clips
     from tracker_ar.data.synthetic.dataset import SyntheticVideos
     from tracker_ar.data.synthetic.library import ImageLibrary
@@ -108,7 +116,7 @@ def _tracks(args: argparse.Namespace) -> Iterator[tuple[str, object]]:
             yield "scenes", scenes.track(index)
 
 
-def _lite(args: argparse.Namespace) -> object:
+def _lite(args: argparse.Namespace) -> LiteLoop:
     import torch
 
     from tracker_ar.base.lite import LITE, LiteTracker
@@ -124,12 +132,12 @@ def _lite(args: argparse.Namespace) -> object:
     return LiteLoop(base, TrueBoxes() if args.true_boxes else build_refiner("lite", "cpu"), from_mask=not args.from_box)
 
 
-def _nano(folder: Path) -> object:
+def _nano(folder: Path) -> OpenCVLoop:
     import cv2
 
     from tracker_ar.evaluate.closed_loop import OpenCVLoop
 
-    parameters = cv2.TrackerNano_Params()
+    parameters = cv2.TrackerNano.Params()
     parameters.backbone = str(folder / "v2_nanotrack_backbone_sim.onnx")
     parameters.neckhead = str(folder / "v2_nanotrack_head_sim.onnx")
     return OpenCVLoop(lambda: cv2.TrackerNano.create(parameters))

@@ -6,6 +6,7 @@ import copy
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,5 +51,13 @@ def subset(clips: YouTubeVOS, keep: Callable[[str], bool]) -> YouTubeVOS:
 
 def by_collection(clips: YouTubeVOS) -> list[YouTubeVOS]:
     """The clips parted by the beginning of their names up to the first underscore, as in davis_bear."""
-    collections = sorted({video.split("_")[0] for video, _, _ in clips.objects})
-    return [subset(clips, lambda name, one=one: name.split("_")[0] == one) for one in collections]
+    collections = sorted({_collection(video) for video, _, _ in clips.objects})
+    return [subset(clips, partial(_belongs, one)) for one in collections]
+
+
+def _collection(name: str) -> str:
+    return name.split("_")[0]
+
+
+def _belongs(collection: str, name: str) -> bool:
+    return _collection(name) == collection

@@ -231,8 +231,8 @@ class MixedCrops:
 
     def crops(self, rng: np.random.Generator, size: int) -> TargetCrops:
         """Of one of the sources."""
-        shares = np.array(self.weights) / sum(self.weights)
-        return self.sources[rng.choice(len(self.sources), p=shares)].crops(rng, size)
+        chances = np.array(self.weights) / sum(self.weights)
+        return self.sources[rng.choice(len(self.sources), p=chances)].crops(rng, size)
 
 
 class Deferred:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tracker_ar.ops.convolution import PackedConvolution, can_pack
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def prepare_for_inference(network: nn.Module, device: torch.device, fast: bool = True) -> nn.Module:
+
+def prepare_for_inference(network: Network, device: torch.device, fast: bool = True) -> Network:
     """The network itself, on `device`, in evaluation mode, without gradients; where `fast`, prepared for speed.
 
     That is: batch norms folded, channels last, and on a CPU convolutions with pre-packed weights and fused ReLUs. A

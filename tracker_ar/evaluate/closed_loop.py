@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class Answer:
 
     box: np.ndarray
     mask: np.ndarray | None = None
-    details: dict[str, float] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
 
 
 class Tracker(Protocol):
@@ -51,9 +51,9 @@ class LiteLoop:
         self.refined = self.refiner.start(frame, mask if self.from_mask and mask is not None else box)
 
     def track(self, image: np.ndarray) -> Answer:
-        found, refined = self.look(image)
+        found, refined = self.search(image)
         verdict = self.base.settle(self.target, found, refined)
-        details = {
+        details: dict[str, object] = {
             "base_box": found.box, "peak": found.evidence.peak, "rival": found.evidence.rival, "score": verdict.score,
             "refined_box": refined.box, "refined_score": refined.score, "state": verdict.state.value,
         }
@@ -61,7 +61,7 @@ class LiteLoop:
         mask = np.zeros(image.shape[:2], np.uint8) if lost else refined.mask
         return Answer(refined.box if verdict.trusted else verdict.box, mask, details)
 
-    def look(self, image: np.ndarray) -> tuple[LiteResult, Refinement]:
+    def search(self, image: np.ndarray) -> tuple[LiteResult, Refinement]:
         """What base tracker and refiner say of the next frame."""
         frame = VideoFrame.of(image)
         found = self.base.track(frame, [self.target])[0]
@@ -92,10 +92,18 @@ class TrueBoxes:
         return Refinement(self.frame.box, self.frame.mask, 1.0, self.frame.mask.astype(np.float32))
 
 
+class OpenCVTracker(Protocol):
+    """What OpenCV's trackers have in common. Images: uint8 (H, W, 3) BGR; boxes x, y, w, h in pixels."""
+
+    def init(self, image: np.ndarray, boundingBox: Sequence[int]) -> None: ...
+
+    def update(self, image: np.ndarray) -> tuple[bool, Sequence[float]]: ...
+
+
 class OpenCVLoop:
     """A tracker of OpenCV."""
 
-    def __init__(self, create: Callable[[], object]) -> None:
+    def __init__(self, create: Callable[[], OpenCVTracker]) -> None:
         self.create = create
 
     def start(self, image: np.ndarray, box: np.ndarray, mask: np.ndarray | None) -> None:
@@ -115,7 +123,7 @@ class Run:
     name: str
     overlaps: np.ndarray
     similarities: np.ndarray
-    details: list[dict[str, float]]
+    details: list[dict[str, object]]
 
     @property
     def tracked(self) -> float:
@@ -140,8 +148,10 @@ def closed_loop(name: str, frames: list[Frame], tracker: Tracker) -> Run:
         if answer.mask is not None and answer.mask.any():
             box = box_from_mask(answer.mask)
         overlaps.append(box_overlaps(box[None], true[None])[0])
-        known = frame.usable and frame.mask is not None and answer.mask is not None
-        similarities.append(region_similarity(answer.mask, frame.mask) if known else np.nan)
+        similarity = np.nan
+        if frame.usable and frame.mask is not None and answer.mask is not None:
+            similarity = region_similarity(answer.mask, frame.mask)
+        similarities.append(similarity)
         details.append(answer.details)
     return Run(name, np.array(overlaps), np.array(similarities), details)
 
@@ -156,7 +166,7 @@ def teacher_forced(frames: list[Frame], loop: LiteLoop) -> list[dict[str, float]
             continue
         show_truth(loop, frame)
         loop.target.box, loop.target.lost_frames = before.box, 0
-        found, refined = loop.look(frame.image)
+        found, refined = loop.search(frame.image)
         verdict = judge(found.box, found.score, refined, loop.base.settings.judge)
         centre = found.box[:2] + found.box[2:] / 2
         inside = bool(((centre >= frame.box[:2]) & (centre <= frame.box[:2] + frame.box[2:])).all())
@@ -180,7 +190,7 @@ def strangers(frames: list[Frame], others: list[Frame], loop: LiteLoop, count: i
         size = np.minimum(frames[0].box[2:], limits)
         middle = frame.box[:2] + frame.box[2:] / 2 if frame.usable else limits / 2
         loop.target.box = np.concatenate((middle - size / 2, size))
-        found, refined = loop.look(frame.image)
+        found, refined = loop.search(frame.image)
         rows.append({"peak": found.evidence.peak, "rival": found.evidence.rival, "score": found.score,
                      "refined_score": refined.score})
     return rows

@@ -234,12 +234,13 @@ def _crop_size(stages: Mapping[str, Tensor]) -> tuple[int, int]:
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, 4) xywh in pixels -> (N, 1, H, W) float32, how much of every pixel its box covers."""
-    shares = []
+    covered = []
     for axis, length in ((1, size[0]), (0, size[1])):
         start = boxes[:, axis, None]
         pixels = torch.arange(length, dtype=boxes.dtype, device=boxes.device)
-        shares.append((torch.minimum(start + boxes[:, axis + 2, None], pixels + 1) - start.maximum(pixels)).clamp(0, 1))
-    return (shares[0][:, :, None] * shares[1][:, None, :])[:, None]
+        end = start + boxes[:, axis + 2, None]
+        covered.append((end.minimum(pixels + 1) - start.maximum(pixels)).clamp(0, 1))
+    return (covered[0][:, :, None] * covered[1][:, None, :])[:, None]
 
 
 def build_mask_refiner(config: MaskRefinerConfig = MASK_REFINER_50) -> MaskRefiner:

@@ -31,12 +31,14 @@ class EdgeHead(nn.Module):
         for dilation in (1, 2, 4):
             layers += [nn.Conv1d(width, hidden, 5, padding=2 * dilation, dilation=dilation, groups=2), nn.ReLU()]
             width = hidden
-        self.along = nn.Sequential(*layers, nn.Conv1d(hidden, 4, 5, padding=2, groups=2))
+        last = nn.Conv1d(hidden, 4, 5, padding=2, groups=2)
+        self.along = nn.Sequential(*layers, last)
         for module in self.modules():
             if isinstance(module, (nn.Conv1d, nn.Conv2d)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
-        nn.init.normal_(self.along[-1].weight, std=0.01)
+        nn.init.normal_(last.weight, std=0.01)
 
     def forward(self, decoded: Tensor) -> Tensor:
         """(N, C, S / 4, S / 4) -> corners x1, y1, x2, y2 in pixels of the crop, (N, 4)."""
@@ -67,17 +69,18 @@ class Judge(nn.Module):
         """decoded (N, C, S / 4, S / 4), mask logits (N, 1, S, S), score (N, 1, S / 4, S / 4), kernel (N or 1, E, p, p),
         embedded search features (N, E, S / 16, S / 16) -> logits (N, 2): that the target is there, of the mask's
         IoU."""
-        share = torch.sigmoid(F.avg_pool2d(logits, _STRIDE))
-        coarse = F.avg_pool2d(share, _STRIDE)
+        covered = torch.sigmoid(F.avg_pool2d(logits, _STRIDE))
+        coarse = F.avg_pool2d(covered, _STRIDE)
         identity = F.normalize(kernel.mean((2, 3)), dim=1)
         seen = F.normalize(_inside(embedded, coarse), dim=1)
         numbers = (
-            share.mean((2, 3)), share.amax((2, 3)), _inside(score, share).clamp(-2, 2), score.amax((2, 3)).clamp(-2, 2),
+            covered.mean((2, 3)), covered.amax((2, 3)),
+            _inside(score, covered).clamp(-2, 2), score.amax((2, 3)).clamp(-2, 2),
         )
-        parts = (_inside(decoded, share), decoded.amax((2, 3)), seen * identity * 8.0, *numbers)
+        parts = (_inside(decoded, covered), decoded.amax((2, 3)), seen * identity * 8.0, *numbers)
         return self.layers(torch.cat(parts, dim=1))
 
 
-def _inside(maps: Tensor, share: Tensor) -> Tensor:
+def _inside(maps: Tensor, covered: Tensor) -> Tensor:
     """Means of maps (N, C, h, w) weighed by (N, 1, h, w): (N, C)."""
-    return (maps * share).sum((2, 3)) / (share.sum((2, 3)) + 1e-2)
+    return (maps * covered).sum((2, 3)) / (covered.sum((2, 3)) + 1e-2)

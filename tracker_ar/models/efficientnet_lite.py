@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 that hands out the features of every stage, as `tracker_ar.models.resnet.ResNet` does.
 
 The family of "EfficientNet" (Tan and Le 2019) for processors without much memory bandwidth: inverted bottlenecks
-("MobileNetV2", Sandler et al. 2018) without squeeze-and-excitation, rectifiers that end at 6.
+("MobileNetV2", Sandler et al. 2018) without squeeze-and-excitation, with ReLU6.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STAGES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
 
 
 def _unit(in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, rectifier that ends at 6."""
+    """Convolution, batch norm, ReLU6."""
     convolution = nn.Conv2d(
         in_channels, channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
     )

@@ -47,7 +47,7 @@ LITE_BASE = LiteBaseConfig(channels=160, hidden=320, label_sigma=0.25 / 4.375 * 
 
 class Embedding(nn.Module):
     """Classification features of the backbone's maps at strides 8 and 16, up to their scale: a linear part, and one
-    that looks at the neighbours (1 x 1, depthwise 3 x 3, 1 x 1)."""
+    with a receptive field of 3 x 3 cells (1 x 1, depthwise 3 x 3, 1 x 1)."""
 
     def __init__(self, in_channels: int, hidden: int, channels: int) -> None:
         super().__init__()

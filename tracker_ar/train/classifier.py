@@ -80,12 +80,13 @@ class ClassifierTask:
     def _sources(self, data: Path, places: Mapping[str, Path], split: str) -> list[tuple]:
         """Name, weight, source, number of sequences and variation of every part of the data."""
         recipe = self.recipe
-        share = 1.0 if split == "train" else recipe.validation_share
+        fraction = 1.0 if split == "train" else recipe.validation_share
         parts: list[tuple] = []
+        source: SequenceSource
         for name, folder in (("images", data), ("more_images", places.get("images"))):
             if folder is not None:
                 source = SyntheticSource(SceneSampler(ImageLibrary(folder, split), recipe.scenes))
-                parts.append((name, recipe.scene_weight, source, round(share * recipe.scene_count), Variation()))
+                parts.append((name, recipe.scene_weight, source, round(fraction * recipe.scene_count), Variation()))
         clips = places.get("youtube-vos")
         if clips is not None:
             collections = by_collection(open_clips(clips, split))
@@ -93,7 +94,7 @@ class ClassifierTask:
             augmentation = Augmentation(brightness=0.2, grey=0.0)
             source = MixedSequences(Mixture(collections, weights), recipe.sampling, augmentation)
             variation = Variation(degraded=0.4)
-            parts.append(("clips", recipe.clip_weight, source, round(share * recipe.clip_count), variation))
+            parts.append(("clips", recipe.clip_weight, source, round(fraction * recipe.clip_count), variation))
         return parts
 
     def _cached(self, path: Path, source: SequenceSource, count: int, variation: Variation) -> CachedSequences:
@@ -120,11 +121,11 @@ class ClassifierTask:
     def batch(self, step: int, progress: float) -> FeatureBatch:
         """The sequences of a step; frames of a sequence serve now to learn the filter and now to judge it."""
         parts = self.parts["train"]
-        shares = np.array([weight for weight, _ in parts])
+        weights = np.array([weight for weight, _ in parts])
         chosen = []
         for index in range(self.recipe.batch_size):
             rng = np.random.default_rng((self.seed, step, index))
-            sequences = parts[rng.choice(len(parts), p=shares / shares.sum())][1]
+            sequences = parts[rng.choice(len(parts), p=weights / weights.sum())][1]
             frames = rng.permutation(sequences.boxes.shape[1])[: self.recipe.frames]
             number = int(rng.integers(len(sequences)))
             chosen.append((sequences.features[number][frames], sequences.boxes[number][frames]))
@@ -168,8 +169,8 @@ class ClassifierTask:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """On held-out sequences: loss and share of score peaks on the target for every part of the data; and how well
-        the height of the peak tells frames with the target from frames without (area under the ROC curve)."""
+        """On held-out sequences: loss and fraction of score peaks on the target for every part of the data; and how
+        well the height of the peak tells frames with the target from frames without (area under the ROC curve)."""
         assert isinstance(network, LiteBase)
         measures = {}
         for part, (_, sequences) in enumerate(self.parts["validation"]):

@@ -23,7 +23,7 @@ _REPORT_EVERY = 100
 
 @dataclass(frozen=True)
 class Variation:
-    """What changes the crops of a sequence before their features are computed; shares are probabilities.
+    """What changes the crops of a sequence before their features are computed; values are probabilities.
 
     grey, dark: of whole sequences. degraded: of single crops that are blurred, lose resolution or are compressed.
     """
@@ -108,7 +108,7 @@ def _compute(
     features_of: Callable[[Tensor], Tensor],
     seed: int,
 ) -> None:
-    all_features: np.ndarray | None = None
+    all_features: np.memmap | None = None
     all_boxes = []
     with replacement(files[0]) as temporary:
         for index in range(count):

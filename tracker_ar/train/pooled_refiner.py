@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tracker_ar.data.target_crops import CropSource, Role
 from tracker_ar.engine.inference import prepare_for_inference
 from tracker_ar.models.alpha_refine import LEVELS, MaskRefiner, Segmentation, box_masks, build_mask_refiner
+from tracker_ar.models.efficientnet_lite import EfficientNetLite
 from tracker_ar.train.batches import VALIDATION_SEED, normalised
 from tracker_ar.train.distribution import Share
 from tracker_ar.train.feature_pool import CropFeatures, FeaturePool, PooledTarget
@@ -72,8 +73,8 @@ class Outcome:
 class PooledRefinerTask:
     """The task of `tracker_ar.train.loop.Task` for a mask refiner with a box branch on a pretrained backbone.
 
-    The backbone is frozen up to a share of the training; from then on its last two stages are trained on what the pool
-    holds of the stage before them. Batch norm of the backbone keeps its statistics.
+    The backbone is frozen up to a fraction of the training; from then on its last two stages are trained on what the
+    pool holds of the stage before them. Batch norm of the backbone keeps its statistics.
 
     Args:
         train, validation: where crops come from.
@@ -81,7 +82,7 @@ class PooledRefinerTask:
         backbone: the published weights of EfficientNet-Lite0; None: of the installed package.
     """
 
-    half = None
+    half: torch.dtype | None = None
 
     def __init__(
         self,
@@ -101,9 +102,11 @@ class PooledRefinerTask:
         self.indices = share.indices(recipe.batch_size)
         torch.manual_seed(seed)
         self.network: MaskRefiner = build_mask_refiner(recipe.network)
-        load_published(self.network.feature_extractor, backbone or published_weights())
-        scale_to_unit(self.network.feature_extractor)
-        extractor = prepare_for_inference(copy.deepcopy(self.network.feature_extractor), torch.device("cpu"))
+        features = self.network.feature_extractor
+        assert isinstance(features, EfficientNetLite)
+        load_published(features, backbone or published_weights())
+        scale_to_unit(features)
+        extractor = prepare_for_inference(copy.deepcopy(features), torch.device("cpu"))
         layers = tuple(LEVELS.values())
 
         def extract(images: Tensor) -> dict[str, Tensor]:
@@ -181,6 +184,7 @@ class PooledRefinerTask:
         recipe, present = self.recipe, batch.present
         outcome = self._forward(self.network, batch, self._thawed)
         found, masks = outcome.found, outcome.masks
+        assert found.score is not None and found.corners is not None and found.judgement is not None
         # What is not there still teaches, but must not outweigh what is.
         weights = torch.where(present, 1.0, recipe.absent_weight)
         mask = (weights * mask_losses(found.logits, masks)).mean()
@@ -216,9 +220,9 @@ class PooledRefinerTask:
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """On held-out targets, crops around wrong boxes: mean IoU of masks from a mask and from a box, of boxes found
-        and
-        given; around the true boxes of the frame before: of boxes found (`moved`) and given (`stayed`); of the first
-        masks; and how well the judge tells crops with the target from those without (area under the ROC curve)."""
+        and given; around the true boxes of the frame before: of boxes found (`moved`) and given (`stayed`); of the
+        first masks; and how well the judge tells crops with the target from those without (area under the ROC
+        curve)."""
         assert isinstance(network, MaskRefiner)
         self.validation.grow(1)
         sums: dict[str, list[Tensor]] = {}
@@ -242,6 +246,7 @@ class PooledRefinerTask:
     def _measure(self, network: MaskRefiner, batch: PooledBatch, start: Start, role: Role, add: Any) -> None:
         outcome = self._forward(network, batch, self._thawed)
         found, size = outcome.found, self.recipe.network.input_size
+        assert found.corners is not None and found.judgement is not None
         if role == Role.ABSENT:
             add("_absent", found.judgement[:, 0])
             return
@@ -288,7 +293,9 @@ def _stages(network: MaskRefiner, crops: CropFeatures, thawed: bool) -> dict[str
     """As pooled, or with the last stages computed anew."""
     if not thawed:
         return crops.stages
-    deep = network.feature_extractor.go_on(crops.stages[_LAST_POOLED], _LAST_POOLED, _DEEP)
+    backbone = network.feature_extractor
+    assert isinstance(backbone, EfficientNetLite)
+    deep = backbone.go_on(crops.stages[_LAST_POOLED], _LAST_POOLED, _DEEP)
     return {**crops.stages, **deep}
 
 
@@ -305,5 +312,5 @@ def _first_masks(network: MaskRefiner, stages: dict[str, Tensor], boxes: Tensor)
 
 
 def _roc_area(positive: Tensor, negative: Tensor) -> float:
-    """The share of pairs in which the positive has the higher value."""
+    """The fraction of pairs in which the positive has the higher value."""
     return float((positive[:, None] > negative[None]).float().mean())

@@ -83,7 +83,7 @@ _FEATURE_SIZES = {"layer1": 7.7, "layer2": 6.8, "layer3": 5.6, "layer4": 2.5}
 def scale_to_unit(network: EfficientNetLite) -> None:
     """Let every stage hand out features of about unit size, and compute the same otherwise.
 
-    Blocks end in a batch norm without rectifier and add up: it is scaled, and what reads the stage takes it back.
+    Blocks end in a batch norm without ReLU and add up: it is scaled, and what reads the stage takes it back.
     """
     sizes = {network.channels[name]: size for name, size in _FEATURE_SIZES.items() if name in network.stages}
     for name in network.stages:
