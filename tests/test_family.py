@@ -162,15 +162,15 @@ def test_stages_have_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if zoo.BASES[zoo.parts_of(name)[0]].kinds])
 def test_a_correction_moves_the_target(name: str) -> None:
-    """What is sought is where the correction says: there nothing is known of where it was."""
+    """Search goes on from the corrected box, which is elsewhere and half as large."""
     image = video(1)[0]
     moved, left = small_tracker(name), small_tracker(name)
     for tracker in (moved, left):
         tracker.initialize(image, BOX)
-    moved.correct(0, (90, 60, 30, 24))
+    moved.correct(0, (90, 60, 15, 12))
     found, stayed = moved.track(image), left.track(image)
     assert np.abs(found.box - stayed.box).max() > 5
-    moved.correct(0, (90, 60, 30, 24))
+    moved.correct(0, (90, 60, 15, 12))
     check(moved.track(image))
 
 
