@@ -33,6 +33,7 @@ from tracker_ar.zoo import build_tracker
 
 PICTURES = DOCUMENTS / "pictures"
 SHOWN = ("made_scaled", "made_articulated")  # side by side; in the others `lite` drifts to the distractor
+TRACKER_OF_STAGES = "lite_dimp+lite"  # has all stages of the challenge entry
 STAGES_OF, STAGES_FRAME = "made_articulated", 24
 STEP, MILLISECONDS = 2, 90
 STAGE_WIDTH, REPORT_SIZE = 320, (1240, 1150)
@@ -60,21 +61,18 @@ def track_synthetic_sequences(folder: Path) -> None:
     (folder / "config.yaml").write_text("registry: []\nstack: tests/segmentation\n")
     videos = []
     for sequence in load_workspace(folder).dataset:
+        images = [sequence.frame(index).image() for index in range(LENGTH)]
+        height, width = images[0].shape[:2]
+        region = sequence.frame(0).groundtruth().rasterize((0, 0, width - 1, height - 1))
         tracker = build_tracker("lite", "cpu")
-        first = sequence.frame(0).image()
-        size = first.shape[:2]
-        region = sequence.frame(0).groundtruth().rasterize((0, 0, size[1] - 1, size[0] - 1))
-        reference = start(tracker, first, region)
-        painted = []
-        for index in range(1, LENGTH):
-            image = sequence.frame(index).image()
-            if sequence.name == STAGES_OF and index == STAGES_FRAME:
-                explanation = explain_frame(tracker, image)
-                write_stages(explanation, reference)
-                painted.append(paint(image, [explanation.prediction]))
-            else:
-                painted.append(paint(image, listed(tracker.track(image))))
-        videos.append(painted[::STEP])
+        tracker.initialize(images[0], region)
+        videos.append([paint(image, listed(tracker.track(image))) for image in images[1:]][::STEP])
+        if sequence.name == STAGES_OF:
+            staged = build_tracker(TRACKER_OF_STAGES, "cpu")
+            reference = start(staged, images[0], region)
+            for image in images[1:STAGES_FRAME]:
+                staged.track(image)
+            write_stages(explain_frame(staged, images[STAGES_FRAME]), reference)
         print(f"{sequence.name} tracked", flush=True)
     frames = [Image.fromarray(np.hstack(pictures)) for pictures in zip(*videos)]
     frames[0].save(PICTURES / "tracking.webp", save_all=True, append_images=frames[1:],
