@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ar.data.datasets.vot_layout import encode_mask_line
+from tracker_ar.run_lengths import encode_mask_line
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_PACKED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "tests", "__pycache__", "sequences", "results")
