@@ -16,8 +16,7 @@ from tracker_ar.frame import Frame
 from tracker_ar.geometry import box_from_largest_part, box_from_mask
 from tracker_ar.models.branch_refiner import BranchRefiner, BranchRefinerConfig
 from tracker_ar.models.branch_selector import BRANCHES, BranchSelector
-from tracker_ar.refine.box_refiner import BoxRefiner, selecting_refiner
-from tracker_ar.refine.settings import SELECTED, BoxRefinerSettings
+from tracker_ar.refine.box_refiner import SELECTED, BoxRefiner, BoxRefinerSettings, selecting_refiner
 from tracker_ar.trace import listening
 
 CPU = torch.device("cpu")

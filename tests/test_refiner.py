@@ -17,9 +17,8 @@ from tracker_ar.models.alpha_refine import Segmentation, Target, build_mask_refi
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine import refiner as module
 from tracker_ar.refine.masks import drop_small_parts
-from tracker_ar.refine.refiner import MaskTarget, SegmentingRefiner
+from tracker_ar.refine.refiner import MaskTarget, RefinerSettings, SegmentingRefiner
 from tracker_ar.refine.second_pass import Correction
-from tracker_ar.refine.settings import RefinerSettings
 
 LITE = zoo.profile("lite_dimp+lite")
 

@@ -72,21 +72,21 @@ class Part:
 _CONTRIB = ("opencv-contrib-python", "opencv-contrib-python-headless")
 # Published scores: pytracking's MODEL_ZOO.md; Alpha-Refine's README and VOT2020 analysis; PySOT's MODEL_ZOO.md.
 BASES: Mapping[str, Part] = {
-    "super_dimp": Part("SuperDiMP", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:SUPER_DIMP",
+    "super_dimp": Part("SuperDiMP", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.dimp:SUPER_DIMP",
                        ("super_dimp",), scores="LaSOT 63.1, TrackingNet 78.1, OTB 70.1"),
-    "lite_dimp": Part("SuperDiMP, scaled down", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:LITE",
+    "lite_dimp": Part("SuperDiMP, scaled down", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.dimp:LITE",
                       ("lite_super_dimp",)),
     "lite_base": Part("DiMP's classifier on EfficientNet-Lite0", "tracker_ar.base.lite:LiteTracker",
                       "tracker_ar.base.lite:LITE", ("lite_base",), minimum_side=4.0),
-    "dimp50": Part("DiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_50", ("dimp50",),
+    "dimp50": Part("DiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.dimp:DIMP_50", ("dimp50",),
                    scores="VOT2018 EAO 0.440, LaSOT 56.9, TrackingNet 74.0, OTB 68.4"),
-    "dimp18": Part("DiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:DIMP_18", ("dimp18",),
+    "dimp18": Part("DiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.dimp:DIMP_18", ("dimp18",),
                    scores="VOT2018 EAO 0.402, LaSOT 53.5, TrackingNet 72.3, OTB 66.0"),
-    "prdimp50": Part("PrDiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_50",
+    "prdimp50": Part("PrDiMP-50", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.dimp:PRDIMP_50",
                      ("prdimp50",), scores="VOT2018 EAO 0.442, LaSOT 59.8, TrackingNet 75.8, OTB 69.6"),
-    "prdimp18": Part("PrDiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.settings:PRDIMP_18",
+    "prdimp18": Part("PrDiMP-18", "tracker_ar.base.dimp:DiMPTracker", "tracker_ar.base.dimp:PRDIMP_18",
                      ("prdimp18",), scores="VOT2018 EAO 0.385, LaSOT 56.4, TrackingNet 75.0, OTB 68.0"),
-    "atom": Part("ATOM", "tracker_ar.base.atom:ATOMTracker", "tracker_ar.base.settings:ATOM", ("atom",),
+    "atom": Part("ATOM", "tracker_ar.base.atom:ATOMTracker", "tracker_ar.base.atom:ATOM_DEFAULT", ("atom",),
                  scores="VOT2018 EAO 0.401, LaSOT 51.5, TrackingNet 70.3, OTB 66.3"),
     "siamrpn++": Part("SiamRPN++", "tracker_ar.base.siam_rpn:SiamRPNTracker", "tracker_ar.base.siam_rpn:SIAM_RPN",
                       ("siamrpn",), scores="VOT2018 EAO 0.415, TrackingNet 73.3"),
@@ -105,15 +105,15 @@ BASES: Mapping[str, Part] = {
 }
 REFINERS: Mapping[str, Part] = {
     "vot2020": Part("mask branch at 384, VOT2020", "tracker_ar.refine.refiner:SegmentingRefiner",
-                    "tracker_ar.refine.settings:VOT2020", ("mask_refiner_384",)),
+                    "tracker_ar.refine.refiner:VOT2020", ("mask_refiner_384",)),
     "lite": Part("mask branch, scaled down", "tracker_ar.refine.refiner:SegmentingRefiner",
-                 "tracker_ar.refine.settings:LITE", ("lite_mask_refiner",)),
+                 "tracker_ar.refine.refiner:LITE", ("lite_mask_refiner",)),
     "ar34": Part("corner and mask branch, ResNet-34, CVPR 2021", "tracker_ar.refine.box_refiner:BoxRefiner",
-                 "tracker_ar.refine.settings:AR_34", ("ar34",), feedback="refined"),
+                 "tracker_ar.refine.box_refiner:AR_34", ("ar34",), feedback="refined"),
     "ar18": Part("corner and mask branch, ResNet-18, CVPR 2021", "tracker_ar.refine.box_refiner:BoxRefiner",
-                 "tracker_ar.refine.settings:AR_18", ("ar18",), feedback="refined"),
+                 "tracker_ar.refine.box_refiner:AR_18", ("ar18",), feedback="refined"),
     "ar_base": Part("box, corner and mask branch, selector, 2020", "tracker_ar.refine.box_refiner:selecting_refiner",
-                    "tracker_ar.refine.settings:AR_BASE", ("ar_base", "ar_selector"), feedback="refined"),
+                    "tracker_ar.refine.box_refiner:AR_BASE", ("ar_base", "ar_selector"), feedback="refined"),
 }
 
 # Names of their own: name -> (base tracker, refiner, published scores).

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from short_videos import ROOT, UNSUPERVISED, vot, write_sequence
 
-from tracker_ar import cli
+from tracker_ar import cli, zoo
 from tracker_ar.data.datasets.vot_layout import write_list
 from tracker_ar.evaluate.vot_toolkit import load_workspace, missing_results
 
@@ -49,8 +49,8 @@ def break_refiner(workspace: Path, damage: Callable[[bytes], bytes]) -> Path:
     """A folder with the weights of `lite`, those of the refiner damaged."""
     weights = workspace / "weights"
     weights.mkdir()
-    for name in ("lite_super_dimp.safetensors", "lite_mask_refiner.safetensors"):
-        shutil.copy(ROOT / "checkpoints" / name, weights)
+    for slot in zoo.slots_of("lite"):
+        shutil.copy(ROOT / "checkpoints" / slot.file_name, weights)
     file = weights / "lite_mask_refiner.safetensors"
     file.write_bytes(damage(file.read_bytes()))
     return weights

@@ -87,7 +87,7 @@ def write_sequence(folder: Path) -> None:
 def test_the_wheel_holds_what_stands_at_the_top_and_nothing_of_the_users(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {name.removeprefix("tracker_ar/installed/") for name in names if "/installed/" in name}
-    assert shipped >= {"trackers.ini", "constraints.txt", "checkpoints/lite_super_dimp.safetensors",
+    assert shipped >= {"trackers.ini", "constraints.txt", "checkpoints/lite_base.safetensors",
                        "workspace/short-videos.yaml", "workspace/vot2020/config.yaml"}
     assert names >= {"tracker_ar/py.typed", "tracker_ar/docs/method.md", "tracker_ar/demo/static/index.html",
                      "vot_wrapper/alpharefine.py"}

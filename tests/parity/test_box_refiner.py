@@ -20,8 +20,7 @@ from tracker_ar.geometry import box_from_largest_part, clip_corners
 from tracker_ar.models.box_head import boxes_from_deltas
 from tracker_ar.models.branch_refiner import build_branch_refiner
 from tracker_ar.models.branch_selector import BRANCHES, build_branch_selector
-from tracker_ar.refine.box_refiner import BoxRefiner, see, selecting_refiner
-from tracker_ar.refine.settings import AR_18, AR_34, AR_BASE
+from tracker_ar.refine.box_refiner import AR_18, AR_34, AR_BASE, BoxRefiner, see, selecting_refiner
 from tracker_ar.trace import listening
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ar.base.dimp import DiMPTracker
+from tracker_ar.base.dimp import DiMPSettings, DiMPTracker
 from tracker_ar.base.localization import Decision, SearchGeometry, keep_inside, localize, peak
 from tracker_ar.base.memory import SampleMemory
 from tracker_ar.base.overlap import Place
-from tracker_ar.base.settings import BaseSettings, LocalizationSettings, MemorySettings
+from tracker_ar.base.settings import LocalizationSettings, MemorySettings
 from tracker_ar.crops import SearchRegion
 
 DATA = Path(__file__).parent / "data"
@@ -54,7 +54,7 @@ def test_the_target_is_kept_partly_inside() -> None:
         np.testing.assert_array_equal(kept.numpy(), np.float32(expected))
 
 
-TRACKER = DiMPTracker(SimpleNamespace(), BaseSettings())  # for its conversions alone
+TRACKER = DiMPTracker(SimpleNamespace(), DiMPSettings())  # for its conversions alone
 
 
 def test_boxes_in_the_search_region() -> None:

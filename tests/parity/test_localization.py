@@ -10,14 +10,16 @@ import torch
 from recorded import find, read_json
 from torch import Tensor
 
-from tracker_ar.base import settings
+from tracker_ar.base.atom import ATOM_DEFAULT
+from tracker_ar.base.dimp import DIMP_18, DIMP_50, PRDIMP_18, PRDIMP_50
 from tracker_ar.base.localization import Decision, SearchGeometry, localize, peak
+from tracker_ar.base.settings import LocalizationSettings
 from tracker_ar.models.density_filter import score_density
 from tracker_ar.ops.fourier import sample, series
 
 DIMPS = {
-    "dimp18": settings.DIMP_18, "dimp50": settings.DIMP_50,
-    "prdimp18": settings.PRDIMP_18, "prdimp50": settings.PRDIMP_50,
+    "dimp18": DIMP_18, "dimp50": DIMP_50,
+    "prdimp18": PRDIMP_18, "prdimp50": PRDIMP_50,
 }
 
 
@@ -54,7 +56,7 @@ def test_atom_decides_as_the_reference(index: int) -> None:
     assert at.tolist() == case["peak"] and best.item() == pytest.approx(case["max"], rel=1e-5)
     somewhere = tensor([100.0, 140.0])
     search = SearchGeometry(somewhere, tensor(case["target_scale"]), tensor([1.0, 1.0]), tensor([144.0, 144.0]))
-    check(case, *localize(scores, search, somewhere, tensor(case["target_sz"]), settings.ATOM.localization))
+    check(case, *localize(scores, search, somewhere, tensor(case["target_sz"]), ATOM_DEFAULT.localization))
 
 
 @pytest.mark.parametrize("center, period", [(None, 20), (9.5, 21)])
@@ -65,7 +67,7 @@ def test_window(window: str, expected: str, center: float | None, period: int) -
     scores[9, 10], scores[17, 1] = 0.5, 0.55
     middle = None if center is None else tensor([center, center])
     search = SearchGeometry(tensor([0.0, 0.0]), tensor(1.0), tensor([16.0, 16.0]), middle)
-    chosen = settings.LocalizationSettings(window=window, distractor_threshold=100)
+    chosen = LocalizationSettings(window=window, distractor_threshold=100)
     translation, decision = localize(scores, search, tensor([0.0, 0.0]), tensor([30.0, 30.0]), chosen)
     at = translation / 16 + (9 if center is None else center)
     assert at.tolist() == ([9, 10] if expected == "near" else [17, 1])
@@ -77,6 +79,6 @@ def test_window(window: str, expected: str, center: float | None, period: int) -
     threshold = (0.5 * hann[9] * hann[10]).item()
     if window != "none":
         for slack, found in ((-1e-4, True), (1e-4, False)):
-            chosen = settings.LocalizationSettings(window=window, not_found_threshold=threshold + slack)
+            chosen = LocalizationSettings(window=window, not_found_threshold=threshold + slack)
             _, decision = localize(scores, search, tensor([0.0, 0.0]), tensor([30.0, 30.0]), chosen)
             assert (decision is not Decision.NOT_FOUND) == found

@@ -18,9 +18,9 @@ import torch
 from recorded import find, load_recipe, read_json
 from torch import Tensor
 
-from tracker_ar.base import overlap, settings
-from tracker_ar.base.atom import ATOMTracker
-from tracker_ar.base.dimp import DiMPTracker
+from tracker_ar.base import overlap
+from tracker_ar.base.atom import ATOM_DEFAULT, ATOMTracker
+from tracker_ar.base.dimp import DIMP_18, DIMP_50, PRDIMP_18, PRDIMP_50, DiMPTracker
 from tracker_ar.base.overlap import OverlapTracker, Place
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
@@ -30,11 +30,11 @@ from tracker_ar.models.factorized_filter import FactorizedFilterSettings, Sample
 from tracker_ar.trace import listening
 
 TRACKERS = {
-    "dimp18": settings.DIMP_18,
-    "dimp50": settings.DIMP_50,
-    "prdimp18": settings.PRDIMP_18,
-    "prdimp50": settings.PRDIMP_50,
-    "atom": settings.ATOM,
+    "dimp18": DIMP_18,
+    "dimp50": DIMP_50,
+    "prdimp18": PRDIMP_18,
+    "prdimp50": PRDIMP_50,
+    "atom": ATOM_DEFAULT,
 }
 
 

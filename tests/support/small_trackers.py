@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tracker_ar import zoo
+from tracker_ar.base.atom import ATOMSettings
 from tracker_ar.base.candidates import Spread
+from tracker_ar.base.dimp import DiMPSettings
 from tracker_ar.base.eco import DEEP, SHALLOW, ECOSettings
 from tracker_ar.base.hard_negatives import TrainingSettings
 from tracker_ar.base.rt_mdnet import (
@@ -22,7 +24,7 @@ from tracker_ar.base.rt_mdnet import (
     UpdateSettings,
 )
 from tracker_ar.base.scenes import SceneSettings
-from tracker_ar.base.settings import ATOMSettings, AugmentationSettings, BaseSettings
+from tracker_ar.base.settings import AugmentationSettings
 from tracker_ar.engine.runner import Runner
 from tracker_ar.models.alpha_refine import build_mask_refiner
 from tracker_ar.models.atom import ATOM
@@ -35,7 +37,7 @@ from tracker_ar.models.iou_net import IoUNet
 from tracker_ar.models.lite_base import build_lite_base
 from tracker_ar.models.mdnet import MDNet
 from tracker_ar.models.resnet import ResNet
-from tracker_ar.refine.settings import RefinerSettings
+from tracker_ar.refine.refiner import RefinerSettings
 from tracker_ar.tracker import AlphaRefineTracker
 from tracker_ar.weights.slots import look_up
 
@@ -112,7 +114,7 @@ def small_base(name: str) -> tuple[list[nn.Module], Any]:
     if name == "lite_base":
         small = replace(settings.network, channels=8, hidden=16)
         return [lively(build_lite_base(small))], replace(settings, network=small, input_size=96)
-    assert isinstance(settings, BaseSettings | ATOMSettings)
+    assert isinstance(settings, DiMPSettings | ATOMSettings)
     settings = replace(
         settings, input_size=96, localization=replace(settings.localization, not_found_threshold=-1.0),
         augmentation=AugmentationSettings(relative_shifts=((0.6, 0.6),), blur_sigmas=((2, 2),), rotations=(10,)),

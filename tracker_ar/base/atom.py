@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from tracker_ar.base.augmentation import RandomSource
 from tracker_ar.base.localization import SearchGeometry
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.overlap import OverlapTarget, OverlapTracker, Place, RandomSource, Search
-from tracker_ar.base.settings import ATOMSettings
+from tracker_ar.base.overlap import OverlapTarget, OverlapTracker, Place, Search
+from tracker_ar.base.settings import (
+    IN_PIXELS,
+    MANY_AUGMENTATIONS,
+    LocalizationSettings,
+    MemorySettings,
+    OverlapSettings,
+)
 from tracker_ar.crops import SearchRegion
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.models.atom import ATOM
 from tracker_ar.models.factorized_filter import (
+    FactorizedFilterSettings,
     Samples,
     gaussian_labels,
     learn_jointly,
@@ -32,6 +40,31 @@ from tracker_ar.models.factorized_filter import (
 from tracker_ar.models.steepest_descent import FEATURE_STRIDE
 from tracker_ar.ops.fourier import sample, series
 from tracker_ar.trace import note, stage
+
+
+@dataclass(frozen=True)
+class ATOMSettings(OverlapSettings):
+    """Everything ATOM needs besides its weights. The iterations of `memory` are those of conjugate gradient."""
+
+    filter: FactorizedFilterSettings = field(default_factory=FactorizedFilterSettings)
+    label_sigma: float = 1 / 4  # of the target's side
+
+
+# pytracking, `parameter/atom/default.py`.
+ATOM_DEFAULT = ATOMSettings(
+    input_size=18 * 16, search_area_scale=5.0, border_mode="replicate", augmentation=MANY_AUGMENTATIONS,
+    box_refinement=IN_PIXELS,
+    memory=MemorySettings(capacity=250, update_interval=10, update_iterations=5, hard_negative_iterations=5),
+)
+# pytracking, `parameter/atom/default_vot.py`.
+ATOM_VOT = replace(
+    ATOM_DEFAULT, input_size=14 * 16, search_area_scale=4.0,
+    memory=replace(ATOM_DEFAULT.memory, learning_rate=0.0075, initial_samples_minimum_weight=0.0),
+    localization=LocalizationSettings(
+        not_found_threshold=-1.0, distractor_threshold=100, hard_negative_threshold=0.3, displacement_scale=0.7,
+        window="both peaks",
+    ),
+)
 
 Answer = tuple[dict[str, Tensor], Tensor, Tensor]
 

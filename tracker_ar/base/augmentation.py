@@ -13,10 +13,35 @@ from functools import partial
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from tracker_ar.base.settings import AugmentationSettings
 from tracker_ar.crops import sample_patch, to_tensor
+
+
+class RandomSource:
+    """Everything random that is drawn for one target; two with one seed draw the same."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def augmentation_shifts(self, count: int) -> Tensor:
+        """(count, 2) uniform in [0, 1): the (rows, columns) shift of each flipped, blurred or rotated sample."""
+        return torch.rand(count, 2, generator=self._generator, dtype=torch.float32)
+
+    def kept_channels(self, samples: int, channels: int, dropout: float) -> Tensor:
+        """(samples, channels) bool, true with probability 1 - dropout."""
+        return torch.rand(samples, channels, generator=self._generator, dtype=torch.float32) >= dropout
+
+    def box_noise(self, count: int) -> Tensor:
+        """(count, 4) uniform in [0, 1) for the random boxes of the box refinement."""
+        return torch.rand(count, 4, generator=self._generator, dtype=torch.float32)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, where learning starts from them."""
+        return torch.randn(*shape, generator=self._generator, dtype=torch.float32)
+
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 

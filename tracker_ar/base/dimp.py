@@ -7,20 +7,88 @@ Tracking" (Danelljan et al. 2020). Which of them it is, is a matter of network a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from tracker_ar.base.augmentation import RandomSource
 from tracker_ar.base.localization import SearchGeometry
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.overlap import OverlapTarget, OverlapTracker, Place, RandomSource, Search
-from tracker_ar.base.settings import BaseSettings
+from tracker_ar.base.overlap import OverlapTarget, OverlapTracker, Place, Search
+from tracker_ar.base.settings import (
+    IN_PIXELS,
+    MANY_AUGMENTATIONS,
+    AugmentationSettings,
+    LocalizationSettings,
+    MemorySettings,
+    OverlapSettings,
+)
 from tracker_ar.crops import SearchRegion
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
+from tracker_ar.models import dimp as networks
 from tracker_ar.models.density_filter import score_density
 from tracker_ar.models.dimp import DiMP
 from tracker_ar.trace import note, stage
+
+
+@dataclass(frozen=True)
+class DiMPSettings(OverlapSettings):
+    """Everything DiMP, PrDiMP or SuperDiMP needs besides its weights."""
+
+    network: networks.DiMPConfig = networks.SUPER_DIMP_50
+
+
+SUPER_DIMP = DiMPSettings()
+
+LITE = DiMPSettings(
+    network=networks.SUPER_DIMP_LITE,
+    # Trained at 256 and 5.0: the target is as large in the smaller region, and a frame takes 5 % less.
+    input_size=224,
+    search_area_scale=4.375,
+)
+
+# pytracking, `parameter/dimp/dimp50.py`, `dimp18.py`.
+DIMP_50 = DiMPSettings(
+    network=networks.DIMP_50, input_size=18 * 16, search_area_scale=5.0, border_mode="replicate",
+    box_refinement=IN_PIXELS,
+)
+DIMP_18 = replace(DIMP_50, network=networks.DIMP_18)
+# pytracking, `parameter/dimp/prdimp50.py`, `prdimp18.py`.
+PRDIMP_50 = DiMPSettings(
+    network=networks.PRDIMP_50, localization=LocalizationSettings(not_found_threshold=0.04, softmax=True),
+)
+PRDIMP_18 = replace(
+    PRDIMP_50, network=networks.PRDIMP_18, input_size=18 * 16, search_area_scale=5.0, border_mode="replicate"
+)
+
+_DIMP_VOT = LocalizationSettings(
+    not_found_threshold=0.0, distractor_threshold=100, hard_negative_threshold=0.45, displacement_scale=0.7,
+    window="first peak",
+)
+# pytracking, `parameter/dimp/dimp50_vot18.py`, `dimp18_vot18.py`.
+DIMP_50_VOT18 = replace(
+    DIMP_50, input_size=14 * 16, search_area_scale=4.0, augmentation=MANY_AUGMENTATIONS, localization=_DIMP_VOT,
+    memory=MemorySettings(
+        capacity=250, learning_rate=0.0075, initial_samples_minimum_weight=0.0, update_interval=10,
+        initial_iterations=25, update_iterations=3, hard_negative_iterations=3,
+    ),
+)
+DIMP_18_VOT18 = replace(DIMP_50_VOT18, network=networks.DIMP_18)
+# pytracking, `parameter/dimp/dimp50_vot19.py`.
+DIMP_50_VOT19 = replace(
+    DIMP_50, input_size=16 * 16, search_area_scale=4.5, localization=_DIMP_VOT,
+    augmentation=AugmentationSettings(
+        expansion_factor=1.4, relative_shifts=((0.6, 0.6), (-0.6, -0.6)), blur_sigmas=((2, 0.2), (1, 3)),
+        rotations=(-5, 10, -30, 60), dropout_samples=3,
+    ),
+    memory=MemorySettings(
+        capacity=100, learning_rate=0.0075, initial_samples_minimum_weight=0.0, update_interval=10,
+        initial_iterations=15, update_iterations=2, hard_negative_iterations=2,
+    ),
+    box_refinement=replace(IN_PIXELS, iterations=3),
+)
 
 DiMPTarget = OverlapTarget
 Answer = tuple[dict[str, Tensor], Tensor, Tensor]
@@ -29,9 +97,9 @@ Answer = tuple[dict[str, Tensor], Tensor, Tensor]
 class DiMPTracker(OverlapTracker[DiMPTarget]):
     """The engine; see `tracker_ar.prediction.BaseTracker`. The memory's targets are boxes."""
 
-    settings: BaseSettings
+    settings: DiMPSettings
 
-    def __init__(self, runner: Runner, settings: BaseSettings, seed: int = 0) -> None:
+    def __init__(self, runner: Runner, settings: DiMPSettings, seed: int = 0) -> None:
         super().__init__(runner, settings, seed)
 
     def _learn_first_frame(self, frame: Frame, place: Place, random: RandomSource) -> DiMPTarget:

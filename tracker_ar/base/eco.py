@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ar.base.augmentation import augmented_inside
-from tracker_ar.base.dimp import RandomSource
+from tracker_ar.base.augmentation import RandomSource, augmented_inside
 from tracker_ar.base.localization import keep_inside, peak
 from tracker_ar.base.memory import SampleWeights
 from tracker_ar.crops import SearchRegion, normalize, sample_patch

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ar.base.augmentation import augment_first_frame
+from tracker_ar.base.augmentation import RandomSource, augment_first_frame
 from tracker_ar.base.judge import JudgeSettings, judge
 from tracker_ar.base.memory import SampleMemory
-from tracker_ar.base.overlap import RandomSource
 from tracker_ar.base.presence import Evidence, PresenceSettings, evidence_of, presence, score_peaks
 from tracker_ar.base.searching import SearchSettings, next_search
 from tracker_ar.base.settings import AugmentationSettings, MemorySettings

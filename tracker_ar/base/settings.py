@@ -1,12 +1,11 @@
-"""Settings of the base trackers; the defaults are those of SuperDiMP (pytracking, `parameter/dimp/super_dimp.py`)."""
+"""Settings that base trackers share; the defaults are those of SuperDiMP (pytracking, `parameter/dimp/super_dimp.py`).
+
+The settings of each tracker stand in the module of its engine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
-
-from tracker_ar.models import dimp as networks
-from tracker_ar.models.factorized_filter import FactorizedFilterSettings
 
 
 @dataclass(frozen=True)
@@ -86,90 +85,10 @@ class OverlapSettings:
     box_refinement: BoxRefinementSettings = field(default_factory=BoxRefinementSettings)
 
 
-@dataclass(frozen=True)
-class BaseSettings(OverlapSettings):
-    """Everything DiMP, PrDiMP or SuperDiMP needs besides its weights."""
-
-    network: networks.DiMPConfig = networks.SUPER_DIMP_50
-
-
-@dataclass(frozen=True)
-class ATOMSettings(OverlapSettings):
-    """Everything ATOM needs besides its weights. The iterations of `memory` are those of conjugate gradient."""
-
-    filter: FactorizedFilterSettings = field(default_factory=FactorizedFilterSettings)
-    label_sigma: float = 1 / 4  # of the target's side
-
-
-_PIXELS = BoxRefinementSettings(space="pixels", iterations=5, step_length=1.0)
-# Of ATOM and of the VOT variants of DiMP.
-_MANY = AugmentationSettings(
+IN_PIXELS = BoxRefinementSettings(space="pixels", iterations=5, step_length=1.0)
+# Of ATOM and DiMP, and of ATOM and the VOT variants of DiMP.
+MANY_AUGMENTATIONS = AugmentationSettings(
     blur_sigmas=((2, 0.2), (0.2, 2), (3, 1), (1, 3), (2, 2)),
     rotations=(5, -5, 10, -10, 20, -20, 30, -30, 45, -45, -60, 60),
     dropout_samples=7,
-)
-
-SUPER_DIMP = BaseSettings()
-
-LITE = BaseSettings(
-    network=networks.SUPER_DIMP_LITE,
-    # Trained at 256 and 5.0: the target is as large in the smaller region, and a frame takes 5 % less.
-    input_size=224,
-    search_area_scale=4.375,
-)
-
-# pytracking, `parameter/dimp/dimp50.py`, `dimp18.py`.
-DIMP_50 = BaseSettings(
-    network=networks.DIMP_50, input_size=18 * 16, search_area_scale=5.0, border_mode="replicate",
-    box_refinement=_PIXELS,
-)
-DIMP_18 = replace(DIMP_50, network=networks.DIMP_18)
-# pytracking, `parameter/dimp/prdimp50.py`, `prdimp18.py`.
-PRDIMP_50 = BaseSettings(
-    network=networks.PRDIMP_50, localization=LocalizationSettings(not_found_threshold=0.04, softmax=True),
-)
-PRDIMP_18 = replace(
-    PRDIMP_50, network=networks.PRDIMP_18, input_size=18 * 16, search_area_scale=5.0, border_mode="replicate"
-)
-
-_DIMP_VOT = LocalizationSettings(
-    not_found_threshold=0.0, distractor_threshold=100, hard_negative_threshold=0.45, displacement_scale=0.7,
-    window="first peak",
-)
-# pytracking, `parameter/dimp/dimp50_vot18.py`, `dimp18_vot18.py`.
-DIMP_50_VOT18 = replace(
-    DIMP_50, input_size=14 * 16, search_area_scale=4.0, augmentation=_MANY, localization=_DIMP_VOT,
-    memory=MemorySettings(
-        capacity=250, learning_rate=0.0075, initial_samples_minimum_weight=0.0, update_interval=10,
-        initial_iterations=25, update_iterations=3, hard_negative_iterations=3,
-    ),
-)
-DIMP_18_VOT18 = replace(DIMP_50_VOT18, network=networks.DIMP_18)
-# pytracking, `parameter/dimp/dimp50_vot19.py`.
-DIMP_50_VOT19 = replace(
-    DIMP_50, input_size=16 * 16, search_area_scale=4.5, localization=_DIMP_VOT,
-    augmentation=AugmentationSettings(
-        expansion_factor=1.4, relative_shifts=((0.6, 0.6), (-0.6, -0.6)), blur_sigmas=((2, 0.2), (1, 3)),
-        rotations=(-5, 10, -30, 60), dropout_samples=3,
-    ),
-    memory=MemorySettings(
-        capacity=100, learning_rate=0.0075, initial_samples_minimum_weight=0.0, update_interval=10,
-        initial_iterations=15, update_iterations=2, hard_negative_iterations=2,
-    ),
-    box_refinement=replace(_PIXELS, iterations=3),
-)
-
-# pytracking, `parameter/atom/default.py`.
-ATOM = ATOMSettings(
-    input_size=18 * 16, search_area_scale=5.0, border_mode="replicate", augmentation=_MANY, box_refinement=_PIXELS,
-    memory=MemorySettings(capacity=250, update_interval=10, update_iterations=5, hard_negative_iterations=5),
-)
-# pytracking, `parameter/atom/default_vot.py`.
-ATOM_VOT = replace(
-    ATOM, input_size=14 * 16, search_area_scale=4.0,
-    memory=replace(ATOM.memory, learning_rate=0.0075, initial_samples_minimum_weight=0.0),
-    localization=LocalizationSettings(
-        not_found_threshold=-1.0, distractor_threshold=100, hard_negative_threshold=0.3, displacement_scale=0.7,
-        window="both peaks",
-    ),
 )

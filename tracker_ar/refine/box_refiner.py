@@ -18,15 +18,38 @@ from tracker_ar.engine.runner import Runner
 from tracker_ar.errors import InputError
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, box_from_largest_part, region_box
-from tracker_ar.models.branch_refiner import BranchRefiner
+from tracker_ar.models.branch_refiner import (
+    BRANCH_REFINER_18,
+    BRANCH_REFINER_34,
+    BRANCH_REFINER_50,
+    BranchRefiner,
+    BranchRefinerConfig,
+)
 from tracker_ar.models.branch_selector import BRANCHES
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine.masks import described
-from tracker_ar.refine.settings import SELECTED, BoxRefinerSettings
 from tracker_ar.trace import note, stage
 
 MASK_BOX_THRESHOLD = 0.5  # of the pixels around which the mask branch puts its box, whatever mask is reported
 SMALLEST_SIDE = 1.0  # pixels: of a box that can be tracked on
+SELECTED = "selected"
+
+
+@dataclass(frozen=True)
+class BoxRefinerSettings:
+    """Everything a refiner with branches needs besides its weights; values of the authors' trackers, pytracking/
+    refine_modules and pytracking/tracker on the master branch."""
+
+    network: BranchRefinerConfig = BRANCH_REFINER_34
+    branch: str = "corner"  # which gives the box: box, corner, mask, or SELECTED
+    masks: bool = True  # also report masks, as in VOT2020; the benchmarks score boxes and leave them out
+    search_factor: float = 2.0  # side of the refiner's crop / side of the target, along both axes
+    threshold: float = 0.65  # mask probability above which a pixel is target, in the VOT2020 scripts
+
+
+AR_34 = BoxRefinerSettings()  # CVPR 2021: "all" branches, of which the corner branch gives the box
+AR_18 = BoxRefinerSettings(network=BRANCH_REFINER_18)
+AR_BASE = BoxRefinerSettings(network=BRANCH_REFINER_50, branch=SELECTED)  # arXiv 2007.02024, July 2020
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,52 @@ from tracker_ar.crops import RefinerCrop, Window, normalized_pixels, paste_back,
 from tracker_ar.engine.runner import Runner
 from tracker_ar.frame import Frame
 from tracker_ar.geometry import Region, clip_box, region_box
-from tracker_ar.models.alpha_refine import MaskRefiner, Target
+from tracker_ar.models.alpha_refine import (
+    MASK_REFINER_50,
+    MASK_REFINER_LITE,
+    MaskRefiner,
+    MaskRefinerConfig,
+    Target,
+)
 from tracker_ar.models.target_model import STAGES
 from tracker_ar.prediction import Refinement
 from tracker_ar.refine.masks import described
 from tracker_ar.refine.second_pass import Correction, is_better, is_due
-from tracker_ar.refine.settings import RefinerSettings
 from tracker_ar.trace import note, stage
+
+
+@dataclass(frozen=True)
+class RefinerSettings:
+    """Everything the mask refiner needs besides its weights; the defaults are those of the challenge entry
+    (Alpha-Refine, branch vot2020)."""
+
+    network: MaskRefinerConfig = MASK_REFINER_50
+    input_size: int = 384
+    search_factor: float = 2.0  # side of the refiner's crop / sqrt(target area)
+    threshold: float = 0.65  # mask probability above which a pixel is target
+    use_initial_mask: bool = False  # weigh the reference by the first mask; the entry takes only its box
+    minimum_part: float = 0.0  # connected parts under this share of the largest one's area are dropped; 0: none
+    second_pass: float = 0.0  # overlap of mask and box under which the crop is taken again around the mask; 0: never
+    second_pass_interval: int = 1  # frames from one second pass to the next; in between its correction holds
+    learning_rate: float = 0.0  # weight of a learned frame against earlier ones; 0: only the first frame counts
+    learning_interval: int = 5  # frames
+    learning_score: float = 0.9  # mean probability of the mask from which a frame is learned
+    first_frame_share: float = 0.7  # weight of the first frame against all later ones
+
+
+VOT2020 = RefinerSettings()
+
+# On held-out training pairs the mean overlap hardly depends on threshold and minimum part (within 0.015).
+LITE = RefinerSettings(
+    network=MASK_REFINER_LITE,
+    input_size=192,
+    threshold=0.5,
+    use_initial_mask=True,
+    minimum_part=0.5,
+    second_pass=0.75,
+    second_pass_interval=8,
+    learning_rate=0.3,
+)
 
 
 @dataclass
