@@ -105,13 +105,13 @@ class TestObserving:
         assert first.keys() == {
             "augmentation", "base backbone", "classification features", "initial filter", "model update",
             "IoU modulation", "refiner backbone", "reference kernel", "refiner crop", "correlation", "target model",
-            "mask head", "paste back", REST,
+            "mask head", "corner head", "paste back", REST,
         }
         assert len(frames) == 20
         always = {
             "base crop", "base backbone", "classification features", "target scores", "localisation", "IoU features",
             "box refinement", "refiner crop", "refiner backbone", "correlation", "target model", "mask head",
-            "paste back", REST,
+            "corner head", "paste back", REST,
         }
         sometimes = {"model update", "target model update"}
         assert always <= set().union(*frames) <= always | sometimes

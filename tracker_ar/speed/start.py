@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker_ar.errors import EvaluationError
 from tracker_ar.places import IMPORTED_FROM
@@ -52,11 +52,18 @@ def build(start: Start, fast: bool = True) -> AlphaRefineTracker:
     if not start.random_weights:
         return build_tracker(start.profile, start.device, start.checkpoint, fast=fast)
     named = profile(start.profile)
-    localization = dataclasses.replace(named.base.localization, not_found_threshold=-1.0)
-    found = dataclasses.replace(named, base=dataclasses.replace(named.base, localization=localization))
+    always = dataclasses.replace(named, base=_always_found(named.base))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_tracker(found, start.device, fast=fast, random_weights=True)
+        return build_tracker(always, start.device, fast=fast, random_weights=True)
+
+
+def _always_found(settings: Any) -> Any:
+    """The settings of a base tracker with thresholds that every frame passes, where it has such."""
+    thresholds = {"localization": {"not_found_threshold": -1.0}, "judge": {"found": 0.0, "lost": 0.0}}
+    changed = {part: dataclasses.replace(getattr(settings, part), **lowest)
+               for part, lowest in thresholds.items() if hasattr(settings, part)}
+    return dataclasses.replace(settings, **changed) if changed else settings
 
 
 def measure_start(
