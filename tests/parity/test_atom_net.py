@@ -76,8 +76,8 @@ def test_first_steps_of_the_joint_optimisation(steps: int) -> None:
 
 @pytest.mark.parametrize("name, steps", [("joint1x10", (10,)), ("joint6x10", None)])
 def test_joint_optimisation_against_the_authors_in_double_precision(name: str, steps: tuple[int, ...] | None) -> None:
-    """Ten steps blow rounding up even there: on two threads the features' sum differs in its 16th digit from that on one,
-    and the loss in its third."""
+    """Ten steps blow rounding up even there: on two threads the features' sum differs in its 16th digit from that on
+    one, and the loss in its third."""
     exact = samples(torch.float64)
     target_filter, projection = learn_jointly(exact, *(part.double() for part in start()), SETTINGS, steps)
     taken = (np.arange(1024) * projection.numel()) // 1024
